@@ -1,0 +1,166 @@
+"""What happened to a pod: the value that travels from watcher and launchers to the executor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from kbroker.errors import KbrokerError, MessageError, NewerSchemaError
+from kbroker.task import Attempt, Launch, TaskKey
+
+SCHEMA = 1
+
+
+class PodState(StrEnum):
+    """Where an attempt stands. The last two are final."""
+
+    WAITING = "waiting"  # no pod yet: parked for quota, Retry-After, credentials
+    PENDING = "pending"  # the pod exists, its base container has not started
+    RUNNING = "running"  # the base container has started
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Started(StrEnum):
+    """What is proven about the start of the attempt's containers."""
+
+    NEVER = "never"  # proof that no container started: the launch may be repeated
+    UNKNOWN = "unknown"
+    YES = "yes"
+
+
+class Cause(StrEnum):
+    """Why an attempt failed, or waits."""
+
+    ERROR = "error"
+    OOM_KILLED = "oom_killed"
+    EVICTED = "evicted"
+    PREEMPTED = "preempted"
+    NODE_LOST = "node_lost"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    IMAGE_PULL = "image_pull"
+    CONFIG_ERROR = "config_error"
+    INIT_FAILED = "init_failed"
+    UNSCHEDULABLE = "unschedulable"
+    PENDING_TIMEOUT = "pending_timeout"
+    DELETED = "deleted"
+    VANISHED = "vanished"  # absent from a complete picture, nobody saw how it ended
+    ADMISSION = "admission"  # the API server refused the pod for good
+    QUOTA = "quota"
+    EXPIRED = "expired"
+    DEAD = "dead"  # the message was delivered too often
+    UNREACHABLE = "unreachable"  # the API did not answer, or refused the launcher's identity
+    THROTTLED = "throttled"  # the API asked to come back later
+
+
+@dataclass(frozen=True, slots=True)
+class PodEvent:
+    """The state of one attempt, seen at one resource version.
+
+    Attributes:
+        attempt: whose pod this is.
+        cluster: name of the cluster, as configured.
+        namespace: the pod's namespace.
+        pod: the pod's name.
+        state: where the attempt stands.
+        uid: the pod's uid; None while no pod exists.
+        resource_version: of the object this was read from; 0 without an object.
+        started: what is proven about its containers.
+        cause: why it failed or waits; None otherwise.
+        exit_code: of the base container, where it terminated.
+        message: the cause in words a task's author understands.
+        node: where it is bound.
+        at: when it happened by the cluster's clock, seconds since the epoch.
+    """
+
+    attempt: Attempt
+    cluster: str
+    namespace: str
+    pod: str
+    state: PodState
+    uid: str | None = None
+    resource_version: int = 0
+    started: Started = Started.UNKNOWN
+    cause: Cause | None = None
+    exit_code: int | None = None
+    message: str | None = None
+    node: str | None = None
+    at: float | None = None
+
+    @property
+    def launch(self) -> Launch:
+        """The launch that the attempt belongs to."""
+        return self.attempt.launch
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more can happen to this attempt."""
+        return self.state in (PodState.SUCCEEDED, PodState.FAILED)
+
+    def because(self, cause: Cause, message: str | None) -> PodEvent:
+        """The same event with another cause."""
+        return replace(self, cause=cause, message=message)
+
+    def encode(self) -> bytes:
+        """JSON, as it stands in the result stream and in the picture of pods."""
+        launch = self.attempt.launch
+        fields: dict[str, Any] = {
+            "v": SCHEMA,
+            "deployment": launch.deployment,
+            "key": launch.key.as_list(),
+            "launch_id": launch.launch_id,
+            "attempt": self.attempt.number,
+            "cluster": self.cluster,
+            "namespace": self.namespace,
+            "pod": self.pod,
+            "state": self.state,
+            "started": self.started,
+            # A string: JSON numbers lose digits beyond 2**53 in other readers.
+            "resource_version": str(self.resource_version),
+        }
+        for name in ("uid", "cause", "exit_code", "message", "node", "at"):
+            value = getattr(self, name)
+            if value is not None:
+                fields[name] = value
+        return orjson.dumps(fields)
+
+    @classmethod
+    def decode(cls, data: bytes | str) -> PodEvent:
+        """Read what `encode` wrote.
+
+        Raises:
+            NewerSchemaError: a newer kbroker wrote it.
+            MessageError: it is not an event.
+        """
+        try:
+            fields = orjson.loads(data)
+            if fields["v"] > SCHEMA:
+                raise NewerSchemaError(
+                    f"pod event of schema {fields['v']}; this one reads {SCHEMA}"
+                )
+            launch = Launch(
+                fields["deployment"], TaskKey.from_list(fields["key"]), fields["launch_id"]
+            )
+            cause = fields.get("cause")
+            return cls(
+                attempt=launch.attempt(fields["attempt"]),
+                cluster=fields["cluster"],
+                namespace=fields["namespace"],
+                pod=fields["pod"],
+                state=PodState(fields["state"]),
+                uid=fields.get("uid"),
+                resource_version=int(fields["resource_version"]),
+                started=Started(fields["started"]),
+                cause=None if cause is None else Cause(cause),
+                exit_code=fields.get("exit_code"),
+                message=fields.get("message"),
+                node=fields.get("node"),
+                at=fields.get("at"),
+            )
+        except NewerSchemaError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, KbrokerError) as error:
+            raise MessageError(f"not a pod event: {error!r}") from error

@@ -1,0 +1,1 @@
+"""Everything that runs without configuration: the embedded Redis and the local cluster."""

@@ -1,0 +1,40 @@
+-- Become the owner of a launch, if its owner is dead; rewrite a lost record.
+-- KEYS executor lease, record, pods, watch, tasks
+-- ARGV prefix, token, owner, digest, identity (JSON object), known event (JSON) or '',
+--      known attempt, create window (ms), then the pod names of attempt 1, 2, ...
+local prefix, owner = ARGV[1], ARGV[3]
+if not holds(KEYS[1], ARGV[2]) then return {'lease'} end
+local found = record(KEYS[2])
+local function reply(outcome)
+  return {outcome, redis.call('HGETALL', KEYS[2])}
+end
+if found.state then
+  if found.owner ~= owner then
+    if redis.call('EXISTS', prefix .. 'executor:' .. found.owner) == 1 then
+      return {'owned', found.owner}
+    end
+    redis.call('HSET', KEYS[2], 'owner', owner)
+  end
+  return reply('adopted')
+end
+local event, attempt = ARGV[6], ARGV[7]
+for i = #ARGV, 9, -1 do
+  local last = redis.call('HGET', KEYS[3], ARGV[i])
+  if last then
+    event, attempt = last, tostring(i - 8)
+    break
+  end
+end
+if event == '' then
+  local progress = fields(KEYS[4], 'synced_at', 'progress')
+  return {'missing', progress.synced_at and progress.progress or '0'}
+end
+create_record(KEYS[2], KEYS[5], ARGV[4], ARGV[5], tonumber(ARGV[8]))
+redis.call('HSET', KEYS[2], 'attempt', attempt, 'owner', owner)
+local pod = cjson.decode(event)
+if pod.uid then
+  redis.call('HSET', KEYS[2], 'uid', pod.uid, 'pod', pod.pod, 'rv', pod.resource_version,
+    'generation', redis.call('HGET', KEYS[4], 'generation') or '0', 'event', event)
+  if pod.state == 'succeeded' or pod.state == 'failed' then redis.call('HSET', KEYS[2], 'final', '1') end
+end
+return reply('rewritten')

@@ -1,0 +1,37 @@
+-- The only way a pod event enters: picture, checkpoint, record and result stream in one step.
+-- KEYS record, pods, watch, watcher lease
+-- ARGV prefix, token ('' from a launcher), event, pod, uid ('' without a pod), resource version,
+--      attempt, state, final (1/0), gone (1/0), leader
+local prefix, token, event, pod, uid = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local rv, attempt, final, gone = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[9] == '1', ARGV[10] == '1'
+local at = string.format('%d', now_ms())
+if token ~= '' then
+  if not holds(KEYS[4], token) then return 'lease' end
+  if gone then redis.call('HDEL', KEYS[2], pod) else redis.call('HSET', KEYS[2], pod, event) end
+  redis.call('HSET', KEYS[3], 'checkpoint', ARGV[6], 'progress', at, 'leader', ARGV[11])
+end
+local found = record(KEYS[1])
+if not found.state or attempt > found.attempt then return 'unknown' end
+local function refuse(reason)
+  if uid == '' or gone then return 'stale' end
+  unwanted(prefix, KEYS[1], found, pod, uid, reason)
+  return 'unwanted'
+end
+if attempt < found.attempt then return refuse('of an earlier attempt') end
+if found.state == 'withdrawn' then return refuse('the launch was withdrawn') end
+if found.uid and uid ~= found.uid then return refuse('another pod runs this attempt') end
+if found.final or found.state == 'final' then
+  if not found.uid then return refuse('the launch had already failed') end
+  return 'final'
+end
+if uid == '' and redis.call('HGET', KEYS[1], 'event') == event then return 'stale' end
+local generation = redis.call('HGET', KEYS[3], 'generation') or '0'
+if found.uid and generation == (found.generation or '0') and rv <= found.rv then return 'stale' end
+redis.call('HSET', KEYS[1], 'event', event)
+if uid ~= '' then
+  redis.call('HSET', KEYS[1], 'uid', uid, 'pod', pod, 'rv', ARGV[6], 'generation', generation)
+end
+if ARGV[8] == 'running' then redis.call('HSETNX', KEYS[1], 'started_at', at) end
+if final then redis.call('HSET', KEYS[1], 'final', '1', 'finished_at', at) end
+tell_owner(prefix, found.owner, event, found.condemned)
+return 'applied'

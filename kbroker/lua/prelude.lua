@@ -1,0 +1,96 @@
+-- Shared by every script of the launch record. Redis' clock is the only clock.
+local GROUP = 'launchers'
+local DEAD_LENGTH = 10000
+-- A pod whose removal was asked for is asked for again only after this time, so
+-- that repeated events of it cost nothing and a lost request is still repaired.
+local ASK_AGAIN_MS = 60000
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The named fields of a hash as a table; missing ones are nil.
+local function fields(key, ...)
+  local names = {...}
+  local values = redis.call('HMGET', key, unpack(names))
+  local found = {}
+  for i, name in ipairs(names) do
+    if values[i] then found[name] = values[i] end
+  end
+  return found
+end
+
+local function record(key)
+  local found = fields(key, 'state', 'owner', 'attempt', 'entry', 'queue', 'create_before',
+    'uid', 'pod', 'rv', 'generation', 'final', 'dead', 'condemned',
+    'deployment', 'cluster', 'namespace')
+  found.attempt = tonumber(found.attempt)
+  found.create_before = tonumber(found.create_before or 0)
+  found.rv = tonumber(found.rv or 0)
+  return found
+end
+
+local function holds(lease, token)
+  return redis.call('GET', lease) == token
+end
+
+-- Ask a launcher to remove a pod: at once, or parked until its name need not be held.
+local function ask_removal(prefix, message)
+  local at = now_ms()
+  message.v = 1
+  local body = cjson.encode(message)
+  if message.not_before > at then
+    local parked = prefix .. 'parked.' .. message.cluster
+    local item = message.removal .. ':' .. message.uid
+    redis.call('ZADD', parked, message.not_before, item)
+    redis.call('HSET', parked .. '.messages', item, body)
+    return
+  end
+  local queue = 'delete.' .. message.cluster
+  redis.call('XADD', prefix .. queue, '*', 'message', '{"queue_name":"' .. queue ..
+    '","actor_name":"delete","args":[' .. body .. '],"kwargs":{},"options":{},"message_id":"' ..
+    message.removal .. ':' .. message.uid .. '","message_timestamp":' .. string.format('%d', at) .. '}')
+end
+
+-- A pod that its record does not want: ask once for its removal.
+local function unwanted(prefix, key, wants, pod, uid, reason)
+  local asked = redis.call('HGET', key, 'removal:' .. uid)
+  if asked and now_ms() - tonumber(asked) < ASK_AGAIN_MS then return end
+  redis.call('HSET', key, 'removal:' .. uid, string.format('%d', now_ms()))
+  ask_removal(prefix, {
+    deployment = wants.deployment, cluster = wants.cluster, namespace = wants.namespace,
+    pod = pod, uid = uid, removal = 'delete', not_before = wants.create_before, reason = reason,
+  })
+end
+
+-- Whether the launch still waits in its queue or is parked.
+local function waits(prefix, found, item)
+  if not found.entry then return false end
+  if found.entry == 'parked' then
+    return redis.call('ZSCORE', prefix .. 'parked.' .. found.cluster, item) ~= false
+  end
+  return #redis.call('XRANGE', found.queue, found.entry, found.entry) > 0
+end
+
+local function tell_owner(prefix, owner, event, condemned)
+  local stream = prefix .. 'results:' .. owner
+  if condemned then
+    return redis.call('XADD', stream, '*', 'event', event, 'condemned', condemned)
+  end
+  return redis.call('XADD', stream, '*', 'event', event)
+end
+
+-- `window`: for how long a grant of a lost record may still create a pod (ms).
+local function create_record(key, tasks, digest, pairs_json, window)
+  local at = string.format('%d', now_ms())
+  for name, value in pairs(cjson.decode(pairs_json)) do
+    redis.call('HSET', key, name, value)
+  end
+  redis.call('HSET', key, 'v', '1', 'state', 'wanted', 'published_at', at)
+  if window > 0 then
+    redis.call('HSET', key, 'create_before', string.format('%d', now_ms() + window))
+  end
+  redis.call('PERSIST', key)
+  redis.call('ZADD', tasks, at, digest)
+end

@@ -1,0 +1,34 @@
+-- Write the launch record and its queue entry in one step.
+-- KEYS executor lease, record, queue, tasks
+-- ARGV prefix, token, owner, attempt, entry message, parked item, digest, identity (JSON object)
+local prefix, owner, attempt = ARGV[1], ARGV[3], tonumber(ARGV[4])
+if not holds(KEYS[1], ARGV[2]) then return {'lease'} end
+local found = record(KEYS[2])
+if found.state then
+  if found.owner ~= owner then return {'owner', found.owner} end
+  if found.state ~= 'wanted' then return {found.state} end
+  if attempt == found.attempt then
+    if found.uid then return {'launched'} end
+    if found.final then return {'final'} end
+    if found.dead then return {'dead'} end
+    if waits(prefix, found, ARGV[6]) then return {'waiting', found.entry} end
+  elseif attempt ~= found.attempt + 1 then
+    return {'attempt', tostring(found.attempt)}
+  end
+  -- Until then a request of the last grant may still create its pod.
+  if found.create_before > now_ms() then
+    return {'window', string.format('%d', found.create_before)}
+  end
+  if attempt ~= found.attempt then
+    if found.uid then
+      unwanted(prefix, KEYS[2], found, found.pod, found.uid, 'replaced by the next attempt')
+    end
+    redis.call('HDEL', KEYS[2], 'create_before', 'uid', 'pod', 'rv', 'event', 'final', 'dead',
+      'condemned', 'granted_at', 'started_at', 'finished_at', 'launcher')
+  end
+else
+  create_record(KEYS[2], KEYS[4], ARGV[7], ARGV[8], 0)
+end
+local entry = redis.call('XADD', KEYS[3], '*', 'message', ARGV[5])
+redis.call('HSET', KEYS[2], 'attempt', ARGV[4], 'owner', owner, 'entry', entry, 'queue', KEYS[3])
+return {'ok', entry}

@@ -1,0 +1,216 @@
+"""What an executor asks of a launcher: the values on the launch and delete queues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from kbroker.errors import KbrokerError, MessageError, NewerSchemaError, TaskError
+from kbroker.task import Attempt, Launch, TaskKey
+
+SCHEMA = 1
+OLDEST_SCHEMA = 1
+
+
+def check_command(command: object) -> tuple[str, ...]:
+    """A command as a tuple of strings.
+
+    Raises:
+        TaskError: it is not a non-empty list of strings.
+    """
+    if not isinstance(command, list | tuple) or not command:
+        raise TaskError("command must be a non-empty list of strings")
+    for position, word in enumerate(command):
+        if not isinstance(word, str):
+            raise TaskError(
+                f"command must be a list of strings; word {position} is {type(word).__name__}"
+            )
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise TaskError(f"command: word {position} is not valid Unicode") from None
+        if "\0" in word:
+            raise TaskError(f"command: word {position} contains a NUL character")
+    return tuple(command)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchMessage:
+    """Create this attempt's pod, if its record still grants it.
+
+    Attributes:
+        attempt: whose pod.
+        executor_id: the executor process that published it.
+        cluster: name of the cluster whose launchers may take it.
+        namespace: where the pod is created.
+        command: argv of the base container; never logged.
+        executor_config: per-task overrides, as `KubernetesExecutorConfig.as_dict` gives them.
+        enqueued_at: when it was published, milliseconds since the epoch.
+        expires_at: when it stops being worth launching, likewise; None is never.
+        traceparent: W3C trace context of the publisher.
+    """
+
+    attempt: Attempt
+    executor_id: str
+    cluster: str
+    namespace: str
+    command: tuple[str, ...] = field(repr=False)
+    executor_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    enqueued_at: int = 0
+    expires_at: int | None = None
+    traceparent: str | None = None
+
+    def for_attempt(self, number: int) -> LaunchMessage:
+        """The same message for another attempt."""
+        return replace(self, attempt=self.attempt.launch.attempt(number))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, as it stands in the queue."""
+        launch = self.attempt.launch
+        return {
+            "v": SCHEMA,
+            "deployment": launch.deployment,
+            "executor": self.executor_id,
+            "cluster": self.cluster,
+            "key": launch.key.as_list(),
+            "launch_id": launch.launch_id,
+            "attempt": self.attempt.number,
+            "namespace": self.namespace,
+            "command": list(self.command),
+            "config": dict(self.executor_config),
+            "enqueued_at": self.enqueued_at,
+            "expires_at": self.expires_at,
+            "traceparent": self.traceparent,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: object) -> LaunchMessage:
+        """Read what `as_dict` gave.
+
+        Raises:
+            NewerSchemaError: a newer kbroker wrote it.
+            MessageError: it is not a launch message.
+        """
+        with _reading("launch message", fields) as body:
+            launch = Launch(body["deployment"], TaskKey.from_list(body["key"]), body["launch_id"])
+            config = body["config"]
+            if not isinstance(config, dict):
+                raise TypeError("config must be an object")
+            return cls(
+                attempt=launch.attempt(body["attempt"]),
+                executor_id=_string(body, "executor"),
+                cluster=_string(body, "cluster"),
+                namespace=_string(body, "namespace"),
+                command=check_command(body["command"]),
+                executor_config=config,
+                enqueued_at=int(body["enqueued_at"]),
+                expires_at=None if body.get("expires_at") is None else int(body["expires_at"]),
+                traceparent=body.get("traceparent"),
+            )
+
+
+class Removal(StrEnum):
+    """How a pod is to go."""
+
+    DELETE = "delete"  # it has finished, or is unwanted
+    STOP = "stop"  # end it so that its last status proves whether a container started
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMessage:
+    """Remove one pod, exactly this one.
+
+    Attributes:
+        deployment: whose pod; compared with the pod's before anything is done.
+        cluster: name of the cluster.
+        namespace: the pod's namespace.
+        pod: the pod's name.
+        uid: the pod's uid, a precondition.
+        removal: delete or stop.
+        resource_version: precondition where a state was judged; None for none.
+        not_before: milliseconds since the epoch by Redis' clock; until then the name
+            must be held, so the pod is only stopped.
+        reason: why, in words.
+    """
+
+    deployment: str
+    cluster: str
+    namespace: str
+    pod: str
+    uid: str
+    removal: Removal = Removal.DELETE
+    resource_version: int | None = None
+    not_before: int = 0
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, as it stands in the queue."""
+        return {
+            "v": SCHEMA,
+            "deployment": self.deployment,
+            "cluster": self.cluster,
+            "namespace": self.namespace,
+            "pod": self.pod,
+            "uid": self.uid,
+            "removal": self.removal.value,
+            "resource_version": None
+            if self.resource_version is None
+            else str(self.resource_version),
+            "not_before": self.not_before,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: object) -> DeleteMessage:
+        """Read what `as_dict` gave.
+
+        Raises:
+            NewerSchemaError: a newer kbroker wrote it.
+            MessageError: it is not a delete message.
+        """
+        with _reading("delete message", fields) as body:
+            version = body.get("resource_version")
+            return cls(
+                deployment=_string(body, "deployment"),
+                cluster=_string(body, "cluster"),
+                namespace=_string(body, "namespace"),
+                pod=_string(body, "pod"),
+                uid=_string(body, "uid"),
+                removal=Removal(body["removal"]),
+                resource_version=None if version is None else int(version),
+                not_before=int(body.get("not_before", 0)),
+                reason=body.get("reason", ""),
+            )
+
+
+def _string(body: Mapping[str, Any], name: str) -> str:
+    value = body[name]
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{name} must be a non-empty string")
+    return value
+
+
+class _reading:  # noqa: N801 - reads as a statement
+    """Turn whatever goes wrong while reading `fields` into one MessageError."""
+
+    def __init__(self, what: str, fields: object) -> None:
+        self.what = what
+        self.fields = fields
+
+    def __enter__(self) -> dict[str, Any]:
+        if not isinstance(self.fields, dict):
+            raise MessageError(f"not a {self.what}: {type(self.fields).__name__} instead of object")
+        version = self.fields.get("v")
+        if not isinstance(version, int) or version < OLDEST_SCHEMA:
+            raise MessageError(f"not a {self.what}: schema {version!r}")
+        if version > SCHEMA:
+            raise NewerSchemaError(f"{self.what} of schema {version}; this one reads {SCHEMA}")
+        return self.fields
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, MessageError):
+            return
+        if isinstance(error, ValueError | KeyError | TypeError | KbrokerError):
+            raise MessageError(f"not a {self.what}: {error!r}") from error

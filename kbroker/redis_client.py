@@ -1,0 +1,181 @@
+"""Connections to Redis, and Lua scripts run in pipelines.
+
+The one place that knows how redis-py fails: everything that means "Redis is not
+usable now" becomes a BrokerUnavailableError, so that roles never import redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis import exceptions
+
+from kbroker.errors import BrokerUnavailableError, ConfigError
+
+T = TypeVar("T")
+Argument = str | bytes | int | float
+
+AWAY = (
+    exceptions.AuthenticationError,
+    exceptions.BusyLoadingError,
+    exceptions.ConnectionError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.TimeoutError,
+)
+
+
+def place(url: str) -> str:
+    """A Redis URL without its credentials, for messages."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+
+def connect(url: str, timeout: float) -> redis.Redis:
+    """A client whose every call takes `timeout` seconds at most.
+
+    Raises:
+        ConfigError: the URL is not a Redis URL.
+    """
+    try:
+        return redis.Redis.from_url(url, retry=None, **_options(timeout))
+    except ValueError as error:
+        raise _not_a_url(url, error) from None
+
+
+def connect_async(url: str, timeout: float) -> redis.asyncio.Redis:
+    """The same for an event loop.
+
+    Raises:
+        ConfigError: the URL is not a Redis URL.
+    """
+    try:
+        return redis.asyncio.Redis.from_url(url, **_options(timeout))
+    except ValueError as error:
+        raise _not_a_url(url, error) from None
+
+
+def _options(timeout: float) -> dict[str, Any]:
+    # One protocol everywhere: replies of streams have another shape in RESP3.
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2}
+
+
+def _not_a_url(url: str, error: Exception) -> ConfigError:
+    return ConfigError(f"broker.url: {place(url)!r} is not a Redis URL: {error}")
+
+
+@contextmanager
+def availability() -> Iterator[None]:
+    """Turn redis-py's ways of being away into one error.
+
+    Raises:
+        BrokerUnavailableError: Redis does not answer or refuses to work now.
+    """
+    try:
+        yield
+    except AWAY as error:
+        raise BrokerUnavailableError(f"Redis is not available: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua script of kbroker, with what all of them share in front."""
+
+    name: str
+    source: str = field(repr=False)
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The script `lua/<name>.lua`."""
+    folder = files("kbroker") / "lua"
+    parts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name)]
+    source = "\n".join(parts)
+    return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One run of a script: what goes in, and how to read what comes out."""
+
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[Argument, ...] = field(repr=False)
+    read: Callable[[Any], T]
+
+
+def run(client: redis.Redis, calls: Sequence[Call[Any]]) -> list[Any]:
+    """Run calls in one pipeline and read their replies, in order.
+
+    Raises:
+        BrokerUnavailableError: Redis is away; some calls may have been carried out.
+    """
+    if not calls:
+        return []
+    with availability():
+        replies = _queued(client.pipeline(transaction=False), calls).execute(raise_on_error=False)
+        again = _unknown(replies)
+        if again:
+            pipe = client.pipeline(transaction=False)
+            _load(pipe, [calls[i] for i in again])
+            fresh = _queued(pipe, [calls[i] for i in again]).execute(raise_on_error=False)
+            _fill(replies, again, fresh)
+        return _read(calls, replies)
+
+
+async def run_async(client: redis.asyncio.Redis, calls: Sequence[Call[Any]]) -> list[Any]:
+    """Run calls in one pipeline and read their replies, in order.
+
+    Raises:
+        BrokerUnavailableError: Redis is away; some calls may have been carried out.
+    """
+    if not calls:
+        return []
+    with availability():
+        pipe = _queued(client.pipeline(transaction=False), calls)
+        replies = await pipe.execute(raise_on_error=False)
+        again = _unknown(replies)
+        if again:
+            pipe = client.pipeline(transaction=False)
+            _load(pipe, [calls[i] for i in again])
+            fresh = await _queued(pipe, [calls[i] for i in again]).execute(raise_on_error=False)
+            _fill(replies, again, fresh)
+        return _read(calls, replies)
+
+
+def _queued(pipe: Any, calls: Sequence[Call[Any]]) -> Any:
+    for call in calls:
+        pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+    return pipe
+
+
+def _load(pipe: Any, calls: Sequence[Call[Any]]) -> None:
+    for source in {call.script.source for call in calls}:
+        pipe.execute_command("SCRIPT LOAD", source)
+
+
+def _unknown(replies: Sequence[Any]) -> list[int]:
+    return [i for i, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
+
+
+def _fill(replies: list[Any], positions: list[int], fresh: list[Any]) -> None:
+    for position, reply in zip(positions, fresh[-len(positions) :], strict=True):
+        replies[position] = reply
+
+
+def _read(calls: Sequence[Call[Any]], replies: Sequence[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, exceptions.RedisError):
+            raise reply
+    return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]

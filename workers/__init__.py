@@ -1,0 +1,1 @@
+"""Entry points of the worker processes: launcher and watcher."""
