@@ -164,3 +164,43 @@ class PodEvent:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, KbrokerError) as error:
             raise MessageError(f"not a pod event: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a launch ended: the `info` of a final state in the event buffer.
+
+    Attributes:
+        launch_id: of the launch that ended.
+        attempts: pods it took, the last one included.
+        cause: why it failed; None for success.
+        exit_code: of the base container, where it terminated.
+        message: the cause in words a task's author understands.
+        pod: name of the last attempt's pod.
+        namespace: where it ran.
+        uid: the pod's uid; None where no pod was created.
+        queued_at: when the executor got it, seconds since the epoch.
+        launched_at: when its last pod was first seen.
+        started_at: when its base container started.
+        finished_at: when it ended.
+    """
+
+    launch_id: str
+    attempts: int
+    cause: Cause | None = None
+    exit_code: int | None = None
+    message: str | None = None
+    pod: str = ""
+    namespace: str = ""
+    uid: str | None = None
+    queued_at: float | None = None
+    launched_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+
+    def __str__(self) -> str:
+        if self.cause is None:
+            return "succeeded"
+        code = "" if self.exit_code is None else f", exit code {self.exit_code}"
+        tries = "" if self.attempts == 1 else f" after {self.attempts} attempts"
+        return f"{self.cause}{code}{tries}: {self.message or 'no message'}"

@@ -31,7 +31,7 @@ pods:C:N     hash, pod name -> last event (JSON): the leading watcher's picture 
              what exists.
              HGETALL '$ppods:default:default'
 watch:C:N    hash, the leading watcher's progress: checkpoint (resource version),
-             generation, listed, synced_at, progress (ms), leader.
+             generation, listed, listing_at, synced_at, since, progress (ms), leader.
              HGETALL '$pwatch:default:default'
 lease:C:N    string with PX, the leading watcher's random token.
              PTTL '$please:default:default'

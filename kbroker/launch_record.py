@@ -69,6 +69,7 @@ class Record:
         uid: uid of the pod that runs the attempt.
         condemned: the verdict that the watcher passed on the pod.
         dead: why its message could not be processed; "" if it could.
+        event_at: when the last event was applied, ms by Redis' clock.
     """
 
     state: str
@@ -80,6 +81,7 @@ class Record:
     uid: str | None = None
     condemned: bytes | None = None
     dead: str = ""
+    event_at: int = 0
 
     @classmethod
     def from_hash(cls, fields: Mapping[bytes, bytes]) -> Record:
@@ -100,26 +102,40 @@ class Record:
             uid=None if uid is None else uid.decode(),
             condemned=fields.get(b"condemned"),
             dead=fields.get(b"dead", b"").decode(),
+            event_at=int(fields.get(b"event_at", b"0")),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """The launch is ours now (or always was): its record as it stands."""
+    """The launch is ours now (or always was).
+
+    Attributes:
+        record: as it stands.
+        present: whether the picture has the attempt's pod.
+        complete_at: until when the picture is complete, ms by Redis' clock; 0 while it is not.
+        checkpoint: the resource version up to which it is complete.
+        waiting: whether its message waits in its queue or is parked.
+    """
 
     record: Record
+    present: bool
+    complete_at: int
+    checkpoint: int
+    waiting: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """No record and no pod in the picture.
+    """No record and no pod in the picture; times in ms by Redis' clock.
 
     Attributes:
-        picture_at: when the picture was last known to be complete, ms by Redis'
-            clock; 0 while it is not.
+        complete_at: until when the picture is complete; 0 while it is not.
+        since: when the picture was complete for the first time since Redis has data; 0 for never.
     """
 
-    picture_at: int
+    complete_at: int
+    since: int
 
 
 class LaunchRecords:
@@ -543,7 +559,8 @@ def _adopted(reply: Any) -> Adopted | Missing | Refused:
     outcome = reply[0].decode()
     if outcome in ("adopted", "rewritten"):
         fields = reply[1]
-        return Adopted(Record.from_hash(dict(zip(fields[::2], fields[1::2], strict=True))))
+        record = Record.from_hash(dict(zip(fields[::2], fields[1::2], strict=True)))
+        return Adopted(record, bool(reply[2]), int(reply[3]), int(reply[4]), bool(reply[5]))
     if outcome == "missing":
-        return Missing(int(reply[1]))
+        return Missing(int(reply[1]), int(reply[2]))
     return Refused(outcome, detail=reply[1].decode() if len(reply) > 1 else "")

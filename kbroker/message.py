@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -109,6 +109,28 @@ class LaunchMessage:
                 expires_at=None if body.get("expires_at") is None else int(body["expires_at"]),
                 traceparent=body.get("traceparent"),
             )
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """What a scheduler asks of an executor: run this command for this task.
+
+    Attributes:
+        key: the task try.
+        command: argv; never logged.
+        launch_id: names this queueing of the try.
+        queue: one of the configured priorities; None, or any other, is the default one.
+        executor_config: per-task overrides, see `KubernetesExecutorConfig.from_dict`.
+        expires_at: when it stops being worth launching, seconds since the epoch; None
+            leaves it to `core.launch_timeout`.
+    """
+
+    key: TaskKey
+    command: Sequence[str] = field(repr=False)
+    launch_id: str
+    queue: str | None = None
+    executor_config: Mapping[str, Any] | None = field(default=None, repr=False)
+    expires_at: float | None = None
 
 
 class Removal(StrEnum):

@@ -3,9 +3,9 @@
 The rules are those of `kubectl patch --type=strategic`
 (https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/
 and https://github.com/kubernetes/community/blob/main/contributors/devel/sig-api-machinery/strategic-merge-patch.md):
-maps merge, null deletes, lists are replaced, except for the lists in `_POD`,
-whose elements are matched by a merge key. New elements come first, elements that
-the patch names take the patch's order.
+maps merge, null deletes, lists are replaced, except for the lists in
+`kbroker.merge_keys`, whose elements are matched by a merge key. New elements
+come first, elements that the patch names take the patch's order.
 
 Three differences, all where kubectl's own result is no usable pod:
 
@@ -15,68 +15,23 @@ Three differences, all where kubectl's own result is no usable pod:
   merge and lists are replaced, so that a newer cluster's fields work.
 - It crashes, or does nothing, on directives for fields that cannot have them
   (an element order or deletions for a list without merge strategy, deletions that
-  are no list); here that is an error.
+  are no list); here that is an error. An element order of two empty lists, an
+  error there, has nothing to do here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from kbroker.errors import TemplateError
+from kbroker.merge_keys import POD, MergedList, Schema
 
 _PATCH = "$patch"
 _RETAIN = "$retainKeys"
 _ORDER = "$setElementOrder/"
 _DELETIONS = "$deleteFromPrimitiveList/"
-
-
-@dataclass(frozen=True, slots=True)
-class _Merged:
-    """A list that is merged: by the elements' `key`, or as a set of scalars."""
-
-    key: str | None = None
-    items: Mapping[str, Any] = field(default_factory=dict)
-
-
-# A field's name → the rules inside it; absent means maps merge, lists are replaced.
-_Schema: TypeAlias = Mapping[str, "_Merged | _Schema"]
-_NOTHING: _Schema = {}
-
-# The merge keys stand in the `patchMergeKey` tags of the pod's API types
-# (https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/).
-_META: _Schema = {"ownerReferences": _Merged("uid"), "finalizers": _Merged()}
-_VOLUME: _Schema = {"ephemeral": {"volumeClaimTemplate": {"metadata": _META}}}
-_CONTAINERS = _Merged(
-    "name",
-    {
-        "env": _Merged("name"),
-        "ports": _Merged("containerPort"),
-        "volumeMounts": _Merged("mountPath"),
-        "volumeDevices": _Merged("devicePath"),
-    },
-)
-_POD: _Schema = {
-    "metadata": _META,
-    "spec": {
-        "containers": _CONTAINERS,
-        "initContainers": _CONTAINERS,
-        "ephemeralContainers": _CONTAINERS,
-        "volumes": _Merged("name", _VOLUME),
-        "imagePullSecrets": _Merged("name"),
-        "hostAliases": _Merged("ip"),
-        "topologySpreadConstraints": _Merged("topologyKey"),
-        "resourceClaims": _Merged("name"),
-        "schedulingGates": _Merged("name"),
-    },
-    "status": {
-        "conditions": _Merged("type"),
-        "podIPs": _Merged("ip"),
-        "hostIPs": _Merged("ip"),
-        "resourceClaimStatuses": _Merged("name"),
-    },
-}
+_NO_RULES: Schema = {}
 
 
 def strategic_merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,11 +41,11 @@ def strategic_merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
         TemplateError: the patch has an unknown or misplaced directive, or an element of
             a merged list lacks its merge key; the message names the place.
     """
-    return _merge_map(_copy(base), patch, _POD, "pod")
+    return _merge_map(_copy(base), patch, POD, "pod")
 
 
 def _merge_map(
-    base: dict[str, Any], patch: Mapping[str, Any], schema: _Schema, at: str
+    base: dict[str, Any], patch: Mapping[str, Any], schema: Schema, at: str
 ) -> dict[str, Any]:
     if _PATCH in patch:
         return _replaced(patch, at)
@@ -128,37 +83,39 @@ def _retained(base: dict[str, Any], patch: Mapping[str, Any], at: str) -> dict[s
     return {name: value for name, value in base.items() if name in keys}
 
 
-def _merge_field(result: dict[str, Any], name: str, value: Any, schema: _Schema, at: str) -> None:
+def _merge_field(result: dict[str, Any], name: str, value: Any, schema: Schema, at: str) -> None:
     """Merge one field of the patch into `result`, in place."""
     if value is None:
         result.pop(name, None)
         return
     present = result.get(name)
-    rule = schema.get(name, _NOTHING)
+    rule = schema.get(name, _NO_RULES)
     if isinstance(present, dict) and isinstance(value, Mapping):
-        inner = _NOTHING if isinstance(rule, _Merged) else rule
+        inner = _NO_RULES if isinstance(rule, MergedList) else rule
         result[name] = _merge_map(present, value, inner, at)
     elif isinstance(present, list) and isinstance(value, list):
-        merged = isinstance(rule, _Merged)
-        result[name] = _merge_list(present, value, rule, at) if merged else _stated(value)
+        if isinstance(rule, MergedList):
+            result[name] = _merge_list(present, value, rule, at)
+        else:
+            result[name] = _stated(value)
     elif isinstance(value, Mapping) and _PATCH in value:
         result.pop(name, None)
     else:
         result[name] = _added(value)
 
 
-def _merge_list(base: list[Any], patch: list[Any], rule: Any, at: str) -> list[Any]:
+def _merge_list(base: list[Any], patch: list[Any], rule: MergedList, at: str) -> list[Any]:
     """Merge a list with merge strategy and put its elements in order."""
+    key = _keyed(rule.key, at)
     if rule.key is None:
         scalars = [_scalar(value, at) for value in patch]
-        return _in_order(_distinct([*base, *scalars]), scalars, base, lambda value: value)
+        return _in_order(_distinct([*base, *scalars]), scalars, base, key)
     base, patch = _without_special(base, patch, rule, at)
-    key = _keyed(rule.key, at)
     return _in_order(_merge_elements(base, patch, rule, at), patch, base, key)
 
 
 def _without_special(
-    base: list[Any], patch: list[Any], rule: _Merged, at: str
+    base: list[Any], patch: list[Any], rule: MergedList, at: str
 ) -> tuple[list[Any], list[Any]]:
     """Carry out the elements that are directives; return what remains to merge."""
     key = _keyed(rule.key, at)
@@ -181,7 +138,7 @@ def _without_special(
     return ([_stated(element) for element in plain], []) if replace else (base, plain)
 
 
-def _merge_elements(base: list[Any], patch: list[Any], rule: _Merged, at: str) -> list[Any]:
+def _merge_elements(base: list[Any], patch: list[Any], rule: MergedList, at: str) -> list[Any]:
     key = _keyed(rule.key, at)
     result = list(base)
     for element in patch:
@@ -197,18 +154,18 @@ def _merge_elements(base: list[Any], patch: list[Any], rule: _Merged, at: str) -
 
 
 def _merge_ordered(
-    result: dict[str, Any], patch: Mapping[str, Any], name: str, schema: _Schema, at: str
+    result: dict[str, Any], patch: Mapping[str, Any], name: str, schema: Schema, at: str
 ) -> None:
     """Merge the list `name`, in place, in the order of its `$setElementOrder`."""
     rule = schema.get(name)
-    if not isinstance(rule, _Merged):
+    if not isinstance(rule, MergedList):
         raise TemplateError(f"{at}: {_ORDER} needs a list that is merged; this one is replaced")
     order = _list_of(patch[_ORDER + name], at)
     base = _list_of(result.get(name) or [], at)
     elements = _list_of(patch.get(name) or [], at)
     if not base and not elements:
         return
-    key = (lambda value: value) if rule.key is None else _keyed(rule.key, at)
+    key = _keyed(rule.key, at)
     positions = [
         _position(key(element), [key(item) for item in order])
         for element in elements
@@ -216,15 +173,16 @@ def _merge_ordered(
     ]
     if None in positions or positions != sorted(p for p in positions if p is not None):
         raise TemplateError(f"{at}: its elements must stand in {_ORDER}{name} in the same order")
-    result[name] = _in_order(_merge_list(base, elements, rule, at), order, base, key)
+    merged = _merge_list(base, elements, rule, at) if name in result else _added(elements)
+    result[name] = _in_order(merged, order, base, key)
 
 
 def _delete_scalars(
-    result: dict[str, Any], directive: str, value: Any, schema: _Schema, at: str
+    result: dict[str, Any], directive: str, value: Any, schema: Schema, at: str
 ) -> None:
     name = directive.removeprefix(_DELETIONS)
     rule = schema.get(name)
-    if not isinstance(rule, _Merged) or rule.key is not None:
+    if not isinstance(rule, MergedList) or rule.key is not None:
         raise TemplateError(f"{at}: {directive} needs a merged list of scalars, such as finalizers")
     gone = _list_of(value, f"{at}.{directive}")
     present = result.get(name)
@@ -267,6 +225,10 @@ def _in_order(
 
 
 def _keyed(name: str | None, at: str) -> Callable[[Any], Any]:
+    """How to read an element's merge key; a scalar is its own."""
+    if name is None:
+        return lambda scalar: scalar
+
     def key(element: Any) -> Any:
         if not isinstance(element, Mapping) or name not in element:
             raise TemplateError(f"{at}: every element must be an object with {name!r}")

@@ -5,8 +5,13 @@
 local prefix, owner = ARGV[1], ARGV[3]
 if not holds(KEYS[1], ARGV[2]) then return {'lease'} end
 local found = record(KEYS[2])
-local function reply(outcome)
-  return {outcome, redis.call('HGETALL', KEYS[2])}
+local progress = fields(KEYS[4], 'synced_at', 'progress', 'checkpoint', 'since')
+-- Beside the record, what the picture says: whether it has the pod, up to when and which version
+-- it is complete; and whether the message still waits.
+local function reply(outcome, pod)
+  return {outcome, redis.call('HGETALL', KEYS[2]), redis.call('HEXISTS', KEYS[3], pod or ''),
+    progress.synced_at and progress.progress or '0', progress.checkpoint or '0',
+    waits(prefix, found, 'launch:' .. ARGV[4] .. ':' .. tostring(found.attempt)) and 1 or 0}
 end
 if found.state then
   if found.owner ~= owner then
@@ -15,7 +20,7 @@ if found.state then
     end
     redis.call('HSET', KEYS[2], 'owner', owner)
   end
-  return reply('adopted')
+  return reply('adopted', found.pod or ARGV[8 + found.attempt])
 end
 local event, attempt = ARGV[6], ARGV[7]
 for i = #ARGV, 9, -1 do
@@ -26,15 +31,15 @@ for i = #ARGV, 9, -1 do
   end
 end
 if event == '' then
-  local progress = fields(KEYS[4], 'synced_at', 'progress')
-  return {'missing', progress.synced_at and progress.progress or '0'}
+  return {'missing', progress.synced_at and progress.progress or '0', progress.since or '0'}
 end
 create_record(KEYS[2], KEYS[5], ARGV[4], ARGV[5], tonumber(ARGV[8]))
 redis.call('HSET', KEYS[2], 'attempt', attempt, 'owner', owner)
 local pod = cjson.decode(event)
 if pod.uid then
   redis.call('HSET', KEYS[2], 'uid', pod.uid, 'pod', pod.pod, 'rv', pod.resource_version,
-    'generation', redis.call('HGET', KEYS[4], 'generation') or '0', 'event', event)
+    'generation', redis.call('HGET', KEYS[4], 'generation') or '0', 'event', event,
+    'event_at', string.format('%d', now_ms()))
   if pod.state == 'succeeded' or pod.state == 'failed' then redis.call('HSET', KEYS[2], 'final', '1') end
 end
-return reply('rewritten')
+return reply('rewritten', pod.pod)

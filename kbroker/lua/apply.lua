@@ -8,7 +8,7 @@ local at = string.format('%d', now_ms())
 if token ~= '' then
   if not holds(KEYS[4], token) then return 'lease' end
   if gone then redis.call('HDEL', KEYS[2], pod) else redis.call('HSET', KEYS[2], pod, event) end
-  redis.call('HSET', KEYS[3], 'checkpoint', ARGV[6], 'progress', at, 'leader', ARGV[11])
+  redis.call('HSET', KEYS[3], 'checkpoint', ARGV[6], 'leader', ARGV[11])
 end
 local found = record(KEYS[1])
 if not found.state or attempt > found.attempt then return 'unknown' end
@@ -27,7 +27,7 @@ end
 if uid == '' and redis.call('HGET', KEYS[1], 'event') == event then return 'stale' end
 local generation = redis.call('HGET', KEYS[3], 'generation') or '0'
 if found.uid and generation == (found.generation or '0') and rv <= found.rv then return 'stale' end
-redis.call('HSET', KEYS[1], 'event', event)
+redis.call('HSET', KEYS[1], 'event', event, 'event_at', at)
 if uid ~= '' then
   redis.call('HSET', KEYS[1], 'uid', uid, 'pod', pod, 'rv', ARGV[6], 'generation', generation)
 end

@@ -25,7 +25,7 @@ local function record(key)
   local found = fields(key, 'state', 'owner', 'attempt', 'entry', 'queue', 'create_before',
     'uid', 'pod', 'rv', 'generation', 'final', 'dead', 'condemned',
     'deployment', 'cluster', 'namespace')
-  found.attempt = tonumber(found.attempt)
+  found.attempt = tonumber(found.attempt)  -- an integer: Lua 5.1 prints it without a point
   found.create_before = tonumber(found.create_before or 0)
   found.rv = tonumber(found.rv or 0)
   return found

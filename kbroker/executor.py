@@ -1,0 +1,468 @@
+"""The executor: what a scheduler talks to.
+
+It keeps what is wanted in memory, publishes it, and learns what became of it
+from its result stream. It never talks to Kubernetes; while Redis is away its
+buffer waits and every call returns at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from kbroker.departures import Departures
+from kbroker.errors import BrokerUnavailableError, LeaseLostError
+from kbroker.event import Outcome, PodEvent, PodState
+from kbroker.kube_config import KubeConfig
+from kbroker.kube_scheduler import AirflowKubernetesScheduler, Job
+from kbroker.launch_record import Published, Refused
+from kbroker.launch_registry import LaunchRegistry
+from kbroker.lease import LeaseState
+from kbroker.message import LaunchMessage, LaunchRequest
+from kbroker.publish_queue import PublishQueue
+from kbroker.reconciliation import Reconciliation
+from kbroker.result_stream import Result
+from kbroker.task import Launch, TaskKey
+from kbroker.task_state import Phase, Step, next_step
+from kbroker.tracked import Tracked, track
+
+log = logging.getLogger(__name__)
+
+# How long Redis is left alone after it did not answer, and a refused publication waits.
+RETRY_AFTER = 1.0
+
+QUEUED, RUNNING, SUCCESS, FAILED = "queued", "running", "success", "failed"
+
+
+class KubernetesExecutor:
+    """Runs commands as Kubernetes pods through the broker.
+
+    Args:
+        config: the configuration; read from the environment by default.
+        redis: a client to use instead of connecting to `broker.url`.
+        clock: seconds since the epoch.
+        monotonic: seconds that never jump.
+
+    Attributes:
+        event_buffer: task key → (state, info) that `get_event_buffer` has not handed
+            out yet. States are "queued", "running", "success" and "failed"; the info
+            is the launch id, for the last two an `Outcome`.
+        running: keys of the tasks that were published and are not final.
+        parallelism: how many tasks may run at once; 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        config: KubeConfig | None = None,
+        *,
+        redis: Any = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config or KubeConfig.load()
+        self.executor_id = self.config.core.executor_id or (
+            f"{socket.gethostname()}-{secrets.token_hex(3)}"
+        )
+        self.parallelism = self.config.core.parallelism
+        self.event_buffer: dict[TaskKey, tuple[str, str | Outcome]] = {}
+        self.running: set[TaskKey] = set()
+        self._clock = clock
+        self._monotonic = monotonic
+        self._results: deque[Result] = deque()
+        self._launches = LaunchRegistry()
+        self._ready = PublishQueue()
+        self._undelivered: dict[TaskKey, Tracked] = {}
+        self._unclaimed: dict[Launch, list[str]] = {}
+        self._lease_due = 0.0
+        self._away_until = 0.0
+        self._away = False
+        self.scheduler = AirflowKubernetesScheduler(
+            self.config,
+            _Put(self._results),
+            self.executor_id,
+            own_tasks=self._launches.keys,
+            redis=redis,
+        )
+        self._departures = Departures(self.scheduler, monotonic)
+        self._reconciliation = Reconciliation(
+            self, self.scheduler, self._launches, self._departures, monotonic
+        )
+
+    # Life.
+
+    def start(self) -> None:
+        """Take this executor id's lease; waits for one life time if it seems taken.
+
+        Raises:
+            BrokerUnavailableError: Redis is away.
+            LeaseLostError: another process uses this executor id.
+        """
+        deadline = self._monotonic() + self.config.core.executor_lease + 1
+        while not self.scheduler.lease.acquire():
+            if self._monotonic() > deadline:
+                raise LeaseLostError(
+                    f"executor id {self.executor_id!r} is in use by another process; "
+                    "set core.executor_id to another one, or end that process"
+                )
+            time.sleep(0.2)
+        self._keep_lease()
+
+    def end(self) -> None:
+        """Leave: hand over what is still running to whoever adopts it.
+
+        With nothing running, the result stream is removed.
+        """
+        try:
+            self._finish()
+            self.scheduler.leave(remove_stream=not len(self._launches))
+        except BrokerUnavailableError as error:
+            log.warning("left without saying goodbye: %s", error, extra={"action": "end"})
+        self.scheduler.close()
+
+    def terminate(self) -> None:
+        """Revoke everything, then leave."""
+        for tracked in self._launches:
+            self._revoke(tracked, "the executor was terminated")
+        self._guarded(self._withdraw)
+        self.end()
+
+    # What a scheduler asks for.
+
+    def execute_async(
+        self,
+        key: TaskKey,
+        command: Sequence[str],
+        queue: str | None = None,
+        executor_config: Mapping[str, Any] | None = None,
+        *,
+        launch_id: str | None = None,
+        expires_at: float | None = None,
+    ) -> str:
+        """Want this command to run for this task; it is published by `heartbeat`.
+
+        Args:
+            key: the task try.
+            command: argv, a list of strings.
+            queue: one of `broker.priorities`; None, or any other, is the default one.
+            executor_config: see `KubernetesExecutorConfig.from_dict`.
+            launch_id: names this queueing of the try; a new uuid4 by default.
+            expires_at: seconds since the epoch after which it is not worth launching;
+                by default `core.launch_timeout` from now.
+
+        Returns:
+            The launch id.
+
+        Raises:
+            TaskError: the key, command or launch id is not usable.
+            ExecutorConfigError: the executor config is not usable.
+        """
+        request = LaunchRequest(
+            key, command, launch_id or str(uuid.uuid4()), queue, executor_config, expires_at
+        )
+        tracked = track(request, self.config, self.executor_id, self._clock())
+        if self._launches.get(tracked.attempt.launch) is None:
+            self._add(tracked)
+            self._ready.add(tracked)
+        return request.launch_id
+
+    def adopt(self, launches: Iterable[LaunchRequest]) -> list[LaunchRequest]:
+        """Take over launches that another executor, or this one before a restart, published.
+
+        Returns:
+            Those that are not ours to run: owned by a living executor, or withdrawn.
+
+        Raises:
+            TaskError, ExecutorConfigError: a request is not usable.
+        """
+        named = []
+        for request in launches:
+            tracked = track(request, self.config, self.executor_id, self._clock())
+            present = self._launches.get(tracked.attempt.launch)
+            if present is None:
+                tracked.phase, tracked.attempt_known = Phase.PUBLISHED, False
+                self._add(tracked)
+                self.running.add(tracked.key)
+                tracked.entries = self._unclaimed.pop(tracked.attempt.launch, [])
+                present = tracked
+            named.append((request, present))
+        mine = [tracked for _, tracked in named]
+        self._guarded(lambda: self._reconciliation.look_at(mine))
+        return [
+            request
+            for request, tracked in named
+            if self._launches.get(tracked.attempt.launch) is None
+        ]
+
+    def clear_not_launched_queued_tasks(self) -> int:
+        """Look now for launches whose message was lost; returns how many are published again."""
+        waiting = [t for t in self._launches if t.phase in (Phase.PUBLISHED, Phase.WAITING)]
+        before = len(self._ready)
+        self._guarded(lambda: self._reconciliation.look_at(waiting))
+        return len(self._ready) - before
+
+    def revoke(self, key: TaskKey, reason: str = "revoked by the scheduler") -> bool:
+        """Stop wanting a task: nothing more is created for it, its pod is removed.
+
+        No event follows. Returns whether the task was known and not final.
+        """
+        tracked = self._launches.newest(key)
+        if tracked is None or tracked.phase is Phase.DONE:
+            return False
+        self._revoke(tracked, reason)
+        self._guarded(self._withdraw)
+        return True
+
+    def get_event_buffer(
+        self, dag_ids: Collection[str] | None = None
+    ) -> dict[TaskKey, tuple[str, str | Outcome]]:
+        """Hand out and clear the event buffer, of all DAGs or of these.
+
+        The pods of the final states handed out may go at the next `sync`.
+        """
+        keys = [k for k in self.event_buffer if dag_ids is None or k.dag_id in dag_ids]
+        for key in keys:
+            tracked = self._undelivered.pop(key, None)
+            if tracked is not None:
+                self._departures.over(tracked)
+        return {key: self.event_buffer.pop(key) for key in keys}
+
+    @property
+    def queued_tasks(self) -> dict[TaskKey, LaunchMessage]:
+        """Tasks that wait in this process to be published."""
+        return self._ready.new(self.running)
+
+    def waiting(self, key: TaskKey) -> str | None:
+        """Why a task has not started, in words; None when it has, or is unknown."""
+        tracked = self._launches.newest(key)
+        if tracked is None:
+            return None
+        if self._away and tracked.phase is not Phase.RUNNING:
+            return "Redis does not answer"
+        full = self.parallelism and len(self.running) >= self.parallelism
+        if full and tracked.phase is Phase.BUFFERED:
+            return f"all {self.parallelism} slots are taken"
+        return tracked.waiting
+
+    # The scheduler's loop.
+
+    def heartbeat(self) -> None:
+        """One turn of the loop: publish what waits, take in what happened. Never waits long.
+
+        Raises:
+            LeaseLostError: another process uses this executor id.
+        """
+        self._guarded(self._withdraw)
+        self._guarded(self._publish)
+        self.sync()
+
+    def sync(self) -> None:
+        """Take in a bounded batch of events, and let pods go whose end was handed out.
+
+        Raises:
+            LeaseLostError: another process uses this executor id.
+        """
+        self._guarded(self._keep_lease)
+        self._guarded(self._finish)
+        self._guarded(self._take_results)
+        self._guarded(self._reconciliation.turn)
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        """Run a step unless Redis is away; its absence is said once and is no error."""
+        if self._monotonic() < self._away_until:
+            return
+        try:
+            step()
+        except BrokerUnavailableError as error:
+            self._away_until = self._monotonic() + RETRY_AFTER
+            if not self._away:
+                log.warning("%s; what is wanted waits here", error, extra={"action": "redis-away"})
+            self._away = True
+        else:
+            if self._away:
+                log.warning("Redis is back", extra={"action": "redis-back"})
+            self._away = False
+
+    def _keep_lease(self) -> None:
+        if self._monotonic() < self._lease_due:
+            return
+        state = self.scheduler.renew()
+        if state is LeaseState.MISSING and self.scheduler.lease.acquire():
+            # Redis was lost, or we were silent for too long: believe nothing.
+            log.warning("the executor's lease was lost and taken again", extra={"action": "lease"})
+            self.scheduler.rewind()
+            self._reconciliation.all_soon()
+            state = self.scheduler.renew()
+        if state is not LeaseState.HELD:
+            raise LeaseLostError(f"another process holds executor id {self.executor_id!r}")
+        self._lease_due = self._monotonic() + self.config.core.executor_lease / 3
+
+    def lease_missing(self) -> None:
+        """A script found that the lease is not ours: look at it at the next turn."""
+        self._lease_due = 0.0
+
+    # Publishing.
+
+    def _publish(self) -> None:
+        slots = self.parallelism - len(self.running) if self.parallelism else None
+        batch = self._ready.batch(
+            self.config.core.publish_batch, slots, self.running, self._monotonic()
+        )
+        replies = self.scheduler.publish([Job(t.message, t.priority) for t in batch])
+        for tracked, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, Published) or reply.why == "waiting":
+                self._published(tracked)
+            else:
+                self._not_published(tracked, reply)
+
+    def _published(self, tracked: Tracked) -> None:
+        self._ready.discard(tracked)
+        tracked.phase = Phase.PUBLISHED
+        tracked.attempt_known = True
+        first = tracked.published_at is None
+        tracked.published_at = self._clock()
+        if self._launches.is_newest(tracked):
+            self.running.add(tracked.key)
+            if first:
+                self.event_buffer[tracked.key] = (QUEUED, tracked.launch_id)
+
+    def _not_published(self, tracked: Tracked, reply: Refused) -> None:
+        if reply.why == "lease":
+            self.lease_missing()
+        elif reply.why == "window":
+            tracked.not_before = self._monotonic() + RETRY_AFTER / 2
+        elif reply.why == "owner":
+            self.drop(tracked, "another executor owns it")
+        else:
+            # Its record knows more than we do: read it instead.
+            self._published(tracked)
+            self._reconciliation.soon(tracked)
+
+    def publish_again(self, tracked: Tracked) -> None:
+        """Its message is lost: publish the same attempt again."""
+        log.info(
+            "publishing %s again: its message is lost", tracked.key, extra={"action": "republish"}
+        )
+        tracked.phase = Phase.BUFFERED
+        self._ready.add(tracked)
+
+    # Taking in events.
+
+    def _take_results(self) -> None:
+        self.scheduler.sync()
+        done: list[str] = []
+        while self._results:
+            result = self._results.popleft()
+            if result.event is None:
+                log.error("%s", result.problem, extra={"action": "unreadable-result"})
+                done.append(result.entry)
+            else:
+                self._take_result(result, result.event, done)
+        self.scheduler.discard(done)
+
+    def _take_result(self, result: Result, event: PodEvent, done: list[str]) -> None:
+        tracked = self._launches.get(event.launch)
+        if tracked is None:
+            # Whoever adopts the launch will want its final event gone with it.
+            self._unclaimed.setdefault(event.launch, []).append(result.entry)
+            return
+        self.take(tracked, event)
+        if tracked.phase is Phase.DONE and event.final:
+            tracked.entries.append(result.entry)
+        else:
+            done.append(result.entry)
+
+    def take(self, tracked: Tracked, event: PodEvent) -> None:
+        """Apply one event of a launch, as the state machine says."""
+        step = next_step(tracked.view(self.config.core.relaunch_limit, self._clock()), event)
+        if step is Step.IGNORE:
+            return
+        self._ready.discard(tracked)
+        tracked.note(event)
+        newest = self._launches.is_newest(tracked)
+        if step is Step.RELAUNCH:
+            log.info(
+                "%s: attempt %d failed before it started (%s); launching again",
+                tracked.key,
+                event.attempt.number,
+                event.cause,
+                extra={"action": "relaunch"},
+            )
+            tracked.become(event.attempt.number + 1)
+            self._ready.add(tracked)
+        elif step is Step.NOTE:
+            if newest and event.state is PodState.RUNNING:
+                self.event_buffer[tracked.key] = (RUNNING, tracked.launch_id)
+        else:
+            tracked.succeeded = step is Step.SUCCEED
+            self._done(tracked, newest)
+
+    def _done(self, tracked: Tracked, newest: bool) -> None:
+        if not newest:
+            self._departures.over(tracked)
+            return
+        state = SUCCESS if tracked.succeeded else FAILED
+        self._change_state(tracked.key, state, tracked.outcome(self._clock()))
+        self._undelivered[tracked.key] = tracked
+
+    def _change_state(self, key: TaskKey, state: str, info: str | Outcome) -> None:
+        """Put a state into the event buffer; a final one frees the task's slot."""
+        if state in (SUCCESS, FAILED):
+            self.running.discard(key)
+        self.event_buffer[key] = (state, info)
+
+    def _finish(self) -> None:
+        finished = self._departures.finish()
+        if finished is None:
+            self.lease_missing()
+            return
+        for tracked in finished:
+            self._launches.remove(tracked)
+
+    # Withdrawing.
+
+    def _revoke(self, tracked: Tracked, reason: str) -> None:
+        self._departures.revoked(tracked, reason)
+        self.drop(tracked, reason)
+
+    def _withdraw(self) -> None:
+        if not self._departures.withdraw():
+            self.lease_missing()
+
+    def drop(self, tracked: Tracked, reason: str) -> None:
+        """Forget a launch without an event."""
+        log.info("%s: dropped: %s", tracked.key, reason, extra={"action": "drop"})
+        newest = self._launches.is_newest(tracked)
+        self._ready.discard(tracked)
+        self._launches.remove(tracked)
+        if newest:
+            self.running.discard(tracked.key)
+            self.event_buffer.pop(tracked.key, None)
+            self._undelivered.pop(tracked.key, None)
+
+    # Tracking.
+
+    def _add(self, tracked: Tracked) -> None:
+        older = self._launches.add(tracked)
+        if older is None:
+            return
+        # From now on the older launch speaks for nobody; its pod still runs to its end.
+        self.running.discard(tracked.key)
+        self.event_buffer.pop(tracked.key, None)
+        if self._undelivered.pop(tracked.key, None) is not None:
+            self._departures.over(older)
+
+
+class _Put:
+    """A deque with the `put` of a queue."""
+
+    def __init__(self, items: deque[Result]) -> None:
+        self._items = items
+
+    def put(self, item: Result) -> None:
+        self._items.append(item)

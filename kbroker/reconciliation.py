@@ -1,0 +1,160 @@
+"""Compare what an executor wants with what Redis and the picture of pods say, and repair."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from kbroker.departures import Departures
+from kbroker.event import Cause, PodEvent, PodState, Started
+from kbroker.kube_scheduler import AirflowKubernetesScheduler, evidence
+from kbroker.launch_record import Adopted, Missing, Refused
+from kbroker.launch_registry import LaunchRegistry
+from kbroker.task_state import Evidence, Phase, Repair, repair, vanished
+from kbroker.tracked import Tracked
+
+# A launch that could not be judged yet is looked at again after this many seconds.
+AGAIN = 1.0
+
+
+class Owner(Protocol):
+    """What reconciliation may do to the executor."""
+
+    def take(self, tracked: Tracked, event: PodEvent) -> None:
+        """Apply an event."""
+
+    def publish_again(self, tracked: Tracked) -> None:
+        """Publish the same attempt again."""
+
+    def drop(self, tracked: Tracked, reason: str) -> None:
+        """Forget a launch without an event."""
+
+    def lease_missing(self) -> None:
+        """The lease is not ours."""
+
+
+class Reconciliation:
+    """The executor's doubts, worked off in bounded steps.
+
+    Args:
+        owner: the executor.
+        scheduler: its broker side.
+        launches: what it tracks.
+        departures: what leaves it.
+        monotonic: seconds that never jump.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        scheduler: AirflowKubernetesScheduler,
+        launches: LaunchRegistry,
+        departures: Departures,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._owner = owner
+        self._scheduler = scheduler
+        self._launches = launches
+        self._departures = departures
+        self._monotonic = monotonic
+        self._settings = scheduler.config
+        self._next_round = monotonic() + self._settings.core.reconcile_interval
+        self._round: deque[Tracked] = deque()
+        self._soon: list[Tracked] = []
+        self._soon_at = 0.0
+
+    def soon(self, tracked: Tracked) -> None:
+        """Look at this launch at the next turn."""
+        self._soon.append(tracked)
+
+    def all_soon(self) -> None:
+        """Redis may have lost everything: begin a round at the next turn."""
+        self._departures.ask_all_again()
+        self._next_round = 0.0
+
+    def turn(self) -> None:
+        """One bounded step: launches in doubt, then the present round."""
+        now = self._monotonic()
+        if self._soon and now >= self._soon_at:
+            self._soon_at = now + AGAIN
+            doubtful, self._soon = self._soon, []
+            self.look_at(doubtful)
+        if now >= self._next_round:
+            self._next_round = now + self._settings.core.reconcile_interval
+            self._round = deque(self._launches)
+            self._departures.check()
+        if self._round:
+            size = min(len(self._round), self._settings.core.event_batch)
+            self.look_at([self._round.popleft() for _ in range(size)])
+
+    def look_at(self, launches: Iterable[Tracked]) -> None:
+        """Look these up in one pipeline and repair what is wrong."""
+        doubtful = [
+            t
+            for t in launches
+            if t.phase not in (Phase.BUFFERED, Phase.DONE)
+            and self._launches.get(t.attempt.launch) is t
+        ]
+        if not doubtful:
+            return
+        now = self._scheduler.now_ms()
+        replies = self._scheduler.look_up(
+            [(t.attempt, *t.place, t.last if t.uid else None) for t in doubtful]
+        )
+        for tracked, reply in zip(doubtful, replies, strict=True):
+            self._judge(tracked, reply, now)
+
+    def _judge(self, tracked: Tracked, reply: Adopted | Missing | Refused, now: int) -> None:
+        if isinstance(reply, Refused):
+            if reply.why == "lease":
+                self._owner.lease_missing()
+                self.soon(tracked)
+            else:
+                self._owner.drop(tracked, f"executor {reply.detail} owns it")
+            return
+        if isinstance(reply, Adopted):
+            if reply.record.state == "withdrawn":
+                self._owner.drop(tracked, "it was withdrawn")
+                return
+            if reply.record.attempt > tracked.attempt.number:
+                tracked.become(reply.record.attempt)
+                tracked.phase = Phase.PUBLISHED
+            tracked.attempt_known = True
+        self._repair(tracked, evidence(reply, now))
+
+    def _repair(self, tracked: Tracked, seen: Evidence) -> None:
+        window = int(self._settings.kubernetes.create_window * 1000)
+        known = tracked.last
+        action = repair(known, tracked.attempt_known, window, seen)
+        last = seen.event or known
+        if action is Repair.APPLY and seen.event is not None:
+            self._owner.take(tracked, seen.event)
+        elif action is Repair.PUBLISH:
+            self._owner.publish_again(tracked)
+        elif action is Repair.VANISHED and last is not None:
+            self._owner.take(tracked, vanished(last))
+        elif action is Repair.DEAD:
+            self._owner.take(tracked, _dead(tracked, last))
+        elif not tracked.attempt_known:
+            self.soon(tracked)
+
+
+def _dead(tracked: Tracked, last: PodEvent | None) -> PodEvent:
+    reason = last.message if last is not None else None
+    if last is not None:
+        return replace(
+            last, state=PodState.FAILED, started=Started.NEVER, cause=Cause.DEAD, message=reason
+        )
+    cluster, namespace = tracked.place
+    return PodEvent(
+        attempt=tracked.attempt,
+        cluster=cluster,
+        namespace=namespace,
+        pod="",
+        state=PodState.FAILED,
+        started=Started.NEVER,
+        cause=Cause.DEAD,
+        message="its message could not be processed; see the dead stream",
+    )

@@ -1,0 +1,200 @@
+"""The state machine of a launch, as its executor sees it: two tables, no I/O.
+
+`next_step` judges a pod event, `repair` compares what is wanted with what Redis
+and the picture of pods say. Both only decide; the executor carries it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kbroker.event import Cause, PodEvent, PodState, Started
+
+# A bookmark may have been under way for a moment before it proved anything.
+PICTURE_MARGIN_MS = 2_000
+
+
+class Phase(StrEnum):
+    """Where a launch stands for its executor."""
+
+    BUFFERED = "buffered"  # wanted, not yet on the broker
+    PUBLISHED = "published"  # on the broker
+    WAITING = "waiting"  # a launcher parked it
+    PENDING = "pending"  # its pod exists
+    RUNNING = "running"  # its container started
+    DONE = "done"  # its final state is known
+
+
+class Step(StrEnum):
+    """What to do about an event."""
+
+    IGNORE = "ignore"  # it says nothing new
+    NOTE = "note"  # remember it as the new phase
+    RELAUNCH = "relaunch"  # publish the next attempt
+    SUCCEED = "succeed"
+    FAIL = "fail"
+
+
+_NOTE_ALL = {
+    PodState.WAITING: Step.NOTE,
+    PodState.PENDING: Step.NOTE,
+    PodState.RUNNING: Step.NOTE,
+    PodState.SUCCEEDED: Step.SUCCEED,
+    PodState.FAILED: Step.FAIL,
+}
+_POD_EXISTS = {**_NOTE_ALL, PodState.WAITING: Step.IGNORE}
+_RUNS = {**_POD_EXISTS, PodState.PENDING: Step.IGNORE}
+
+TABLE: dict[Phase, dict[PodState, Step]] = {
+    Phase.BUFFERED: _NOTE_ALL,
+    Phase.PUBLISHED: _NOTE_ALL,
+    Phase.WAITING: _NOTE_ALL,
+    Phase.PENDING: _POD_EXISTS,
+    Phase.RUNNING: _RUNS,
+    Phase.DONE: dict.fromkeys(PodState, Step.IGNORE),
+}
+
+PHASE_OF = {
+    PodState.WAITING: Phase.WAITING,
+    PodState.PENDING: Phase.PENDING,
+    PodState.RUNNING: Phase.RUNNING,
+    PodState.SUCCEEDED: Phase.DONE,
+    PodState.FAILED: Phase.DONE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the executor knows of a launch.
+
+    Attributes:
+        phase: where it stands.
+        attempt: the present attempt, from 1.
+        uid: of the pod that runs it, if one was seen.
+        relaunch_limit: how many attempts may follow the first.
+        expired: whether another attempt would come too late.
+    """
+
+    phase: Phase
+    attempt: int
+    uid: str | None
+    relaunch_limit: int
+    expired: bool = False
+
+
+def next_step(view: View, event: PodEvent) -> Step:
+    """Judge a pod event of this launch."""
+    number = event.attempt.number
+    if number < view.attempt:
+        return Step.IGNORE
+    if number == view.attempt:
+        if view.uid is not None and event.uid is not None and event.uid != view.uid:
+            return Step.IGNORE
+        step = TABLE[view.phase][event.state]
+    else:
+        # Redis knows of a newer attempt than we do, after an adoption.
+        step = TABLE[Phase.PUBLISHED][event.state]
+    if step is Step.FAIL and relaunchable(event) and not view.expired:
+        return Step.RELAUNCH if number <= view.relaunch_limit else Step.FAIL
+    return step
+
+
+def relaunchable(event: PodEvent) -> bool:
+    """Whether a failure may be repeated: a pod existed, and provably nothing started."""
+    return event.started is Started.NEVER and event.uid is not None
+
+
+class Repair(StrEnum):
+    """What to do about a launch that reconciliation looked at."""
+
+    WAIT = "wait"  # nothing is wrong, or nothing is proven yet
+    APPLY = "apply"  # the record holds an event that we missed
+    PUBLISH = "publish"  # its message is lost: publish the same attempt again
+    VANISHED = "vanished"  # its pod is gone and nobody saw how it ended
+    DEAD = "dead"  # its message could not be processed and no pod came of it
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What Redis says about one launch; times in ms by Redis' clock.
+
+    Attributes:
+        now: Redis' clock.
+        recorded: whether there is a launch record.
+        event: the record's last event.
+        uid: uid of its pod according to the record.
+        version: resource version of the last event.
+        create_before: until when a grant may still create the pod.
+        dead: whether its message went to the dead stream.
+        present: whether the picture has its pod.
+        complete_at: until when the picture is complete; 0 while it is not.
+        checkpoint: up to which resource version it is complete.
+        since: when the picture was complete for the first time since Redis has data.
+        waiting: whether its message waits in its queue or is parked.
+    """
+
+    now: int
+    recorded: bool
+    event: PodEvent | None = None
+    uid: str | None = None
+    version: int = 0
+    create_before: int = 0
+    dead: bool = False
+    present: bool = False
+    complete_at: int = 0
+    checkpoint: int = 0
+    since: int = 0
+    waiting: bool = False
+
+
+def repair(known: PodEvent | None, attempt_known: bool, window: int, seen: Evidence) -> Repair:
+    """Compare a wanted launch with the evidence.
+
+    Args:
+        known: the last event that the executor applied.
+        attempt_known: whether the executor itself published it; after an adoption
+            without a record the attempt is a guess.
+        window: the create window in ms.
+        seen: what Redis says.
+    """
+    if not seen.recorded:
+        # A lost record may hide a later attempt's pod, unless the picture shows none
+        # and no grant from before the loss can still create one.
+        settled = seen.complete_at > 0 and seen.complete_at - seen.since >= window
+        return Repair.PUBLISH if attempt_known or settled else Repair.WAIT
+    if seen.event is not None and seen.event != known and _newer(seen.event, known):
+        return Repair.APPLY
+    if seen.uid is not None:
+        gone = not seen.present and seen.complete_at > 0 and seen.checkpoint > seen.version
+        return Repair.VANISHED if gone and seen.create_before < seen.now else Repair.WAIT
+    if seen.waiting or seen.create_before > seen.now or seen.present:
+        return Repair.WAIT
+    absent = seen.create_before == 0 or (seen.complete_at > seen.create_before + PICTURE_MARGIN_MS)
+    if not absent:
+        return Repair.WAIT
+    return Repair.DEAD if seen.dead else Repair.PUBLISH
+
+
+def _newer(event: PodEvent, known: PodEvent | None) -> bool:
+    if known is None or event.attempt.number != known.attempt.number:
+        return known is None or event.attempt.number > known.attempt.number
+    return event.final or event.resource_version > known.resource_version
+
+
+def vanished(last: PodEvent) -> PodEvent:
+    """The failure of a pod that is gone, seen by nobody."""
+    started = Started.YES if last.state is PodState.RUNNING else Started.UNKNOWN
+    return PodEvent(
+        attempt=last.attempt,
+        cluster=last.cluster,
+        namespace=last.namespace,
+        pod=last.pod,
+        state=PodState.FAILED,
+        uid=last.uid,
+        resource_version=last.resource_version,
+        started=started,
+        cause=Cause.VANISHED,
+        message=f"pod {last.pod} is gone, and nobody saw how it ended; it was last {last.state}",
+        node=last.node,
+    )

@@ -1,0 +1,181 @@
+"""One launch in an executor's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kbroker.errors import TaskError
+from kbroker.event import Cause, Outcome, PodEvent, PodState
+from kbroker.executor_config import KubernetesExecutorConfig
+from kbroker.kube_config import KubeConfig
+from kbroker.message import DeleteMessage, LaunchMessage, LaunchRequest, check_command
+from kbroker.task import Attempt, Launch, TaskKey
+from kbroker.task_state import PHASE_OF, Phase, View
+
+
+@dataclass(slots=True, eq=False)
+class Tracked:
+    """A launch that the executor wants, from `execute_async` until its pod may go.
+
+    Attributes:
+        message: what is published; its attempt is the present one.
+        priority: the priority queue it goes to.
+        queued_at: when the executor got it, seconds since the epoch.
+        phase: where it stands.
+        attempt_known: False after an adoption, until Redis or a publication says which.
+        published_at: when it went to the broker, seconds since the epoch.
+        last: the last event applied.
+        launched_at: when its pod was first seen.
+        started_at: when its container started.
+        entries: ids of result stream entries to delete at the end.
+        not_before: monotonic time before which it is not published (again).
+        succeeded: its final state, once it is known.
+    """
+
+    message: LaunchMessage
+    priority: str
+    queued_at: float
+    phase: Phase = Phase.BUFFERED
+    attempt_known: bool = True
+    published_at: float | None = None
+    last: PodEvent | None = None
+    launched_at: float | None = None
+    started_at: float | None = None
+    entries: list[str] = field(default_factory=list)
+    not_before: float = 0.0
+    succeeded: bool | None = None
+
+    @property
+    def key(self) -> TaskKey:
+        """The task key."""
+        return self.message.attempt.launch.key
+
+    @property
+    def launch_id(self) -> str:
+        """The launch id."""
+        return self.message.attempt.launch.launch_id
+
+    @property
+    def attempt(self) -> Attempt:
+        """The present attempt."""
+        return self.message.attempt
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Cluster and namespace."""
+        return self.message.cluster, self.message.namespace
+
+    @property
+    def uid(self) -> str | None:
+        """The uid of the present attempt's pod, if one was seen."""
+        if self.last is None or self.last.attempt.number != self.attempt.number:
+            return None
+        return self.last.uid
+
+    @property
+    def waiting(self) -> str | None:
+        """Why it has not started, in words; None when it has."""
+        if self.phase is Phase.BUFFERED:
+            return "waits to be published"
+        if self.phase is Phase.PUBLISHED:
+            return "waits for a launcher"
+        if self.phase in (Phase.RUNNING, Phase.DONE) or self.last is None:
+            return None
+        return self.last.message
+
+    def view(self, relaunch_limit: int, now: float) -> View:
+        """What the rules need to know; `now` is in seconds since the epoch."""
+        expires = self.message.expires_at
+        return View(
+            phase=self.phase,
+            attempt=self.attempt.number,
+            uid=self.uid,
+            relaunch_limit=relaunch_limit,
+            expired=expires is not None and now * 1000 > expires,
+        )
+
+    def note(self, event: PodEvent) -> None:
+        """Take in an event of the present or a later attempt."""
+        if event.attempt.number != self.attempt.number:
+            self.become(event.attempt.number)
+        self.attempt_known = True
+        self.last = event
+        self.phase = PHASE_OF[event.state]
+        if event.uid is not None and self.launched_at is None:
+            self.launched_at = event.at
+        if event.state is PodState.RUNNING and self.started_at is None:
+            self.started_at = event.at
+
+    def become(self, number: int) -> None:
+        """Turn to another attempt, which is not on the broker yet."""
+        self.message = self.message.for_attempt(number)
+        self.phase = Phase.BUFFERED
+        self.launched_at = self.started_at = None
+
+    def outcome(self, now: float) -> Outcome:
+        """How it ended; `now` stands in where the cluster gave no time."""
+        last = self.last
+        if last is None:
+            raise ValueError("a launch without an event has no outcome")
+        return Outcome(
+            launch_id=self.launch_id,
+            attempts=self.attempt.number,
+            cause=None if self.succeeded else (last.cause or Cause.ERROR),
+            exit_code=last.exit_code,
+            message=last.message,
+            pod=last.pod,
+            namespace=last.namespace,
+            uid=last.uid,
+            queued_at=self.queued_at,
+            launched_at=self.launched_at,
+            started_at=self.started_at,
+            finished_at=last.at or now,
+        )
+
+    def removal(self) -> DeleteMessage | None:
+        """The request to remove the last attempt's pod; None if there is none."""
+        last = self.last
+        if last is None or last.uid is None:
+            return None
+        return DeleteMessage(
+            deployment=self.attempt.launch.deployment,
+            cluster=last.cluster,
+            namespace=last.namespace,
+            pod=last.pod,
+            uid=last.uid,
+            reason="the task has finished",
+        )
+
+
+def track(request: LaunchRequest, config: KubeConfig, executor_id: str, now: float) -> Tracked:
+    """Check a request and make it a launch to track.
+
+    Args:
+        request: what the scheduler asks for.
+        config: defaults for what the request leaves open.
+        executor_id: who asks the broker.
+        now: seconds since the epoch.
+
+    Raises:
+        TaskError: the key, command or launch id is not usable.
+        ExecutorConfigError: the executor config is not usable.
+    """
+    if not isinstance(request.key, TaskKey):
+        raise TaskError(f"key must be a TaskKey, not {type(request.key).__name__}")
+    overrides = KubernetesExecutorConfig.from_dict(request.executor_config)
+    limit = overrides.launch_timeout or config.core.launch_timeout
+    expires = request.expires_at or (now + limit if limit else None)
+    launch = Launch(config.core.deployment, request.key, request.launch_id)
+    message = LaunchMessage(
+        attempt=launch.attempt(1),
+        executor_id=executor_id,
+        cluster=overrides.cluster or config.kubernetes.cluster,
+        namespace=overrides.namespace or config.kubernetes.namespace,
+        command=check_command(request.command),
+        executor_config=overrides.as_dict(),
+        enqueued_at=int(now * 1000),
+        expires_at=None if expires is None else int(expires * 1000),
+    )
+    known = request.queue is not None and request.queue in config.broker.priorities
+    priority = request.queue if known and request.queue else config.broker.default_priority
+    return Tracked(message, priority, now)
