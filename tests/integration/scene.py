@@ -101,9 +101,7 @@ class Scene:
 
     def take(self, attempt: Attempt) -> Granted:
         """A launcher takes the entry: it is granted, and gone from the queue."""
-        reply = run(
-            self.redis, [self.records.grant(attempt, launcher="scene", expires_at=None)]
-        )[0]
+        reply = run(self.redis, [self.records.grant(attempt, launcher="scene", expires_at=None)])[0]
         assert isinstance(reply, Granted), reply
         self.drop_entries(attempt)
         return reply
@@ -139,9 +137,7 @@ class Scene:
 
     def watched(self, event: PodEvent, *, gone: bool = False) -> str:
         """The watcher says what it saw."""
-        call = self.records.apply(
-            event, gone=gone, token=self.watch_lease.token, leader="scene"
-        )
+        call = self.records.apply(event, gone=gone, token=self.watch_lease.token, leader="scene")
         outcome: str = run(self.redis, [call])[0]
         return outcome
 
