@@ -86,7 +86,7 @@ class View:
 def next_step(view: View, event: PodEvent) -> Step:
     """Judge a pod event of this launch."""
     number = event.attempt.number
-    if number < view.attempt:
+    if number < view.attempt or view.phase is Phase.DONE:
         return Step.IGNORE
     if number == view.attempt:
         if view.uid is not None and event.uid is not None and event.uid != view.uid:

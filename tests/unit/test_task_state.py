@@ -1,0 +1,237 @@
+"""The state machine of a launch: every row of its tables, and what must hold for any history."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kbroker.event import Cause, PodEvent, PodState, Started
+from kbroker.task import Launch, TaskKey
+from kbroker.task_state import (
+    PHASE_OF,
+    PICTURE_MARGIN_MS,
+    TABLE,
+    Evidence,
+    Phase,
+    Repair,
+    Step,
+    View,
+    next_step,
+    repair,
+    vanished,
+)
+
+LAUNCH = Launch("kbroker", TaskKey("dag", "task", "run"), "launch")
+WINDOW = 30_000
+NOW = 1_000_000
+
+
+def event(state: PodState, attempt: int = 1, **values) -> PodEvent:
+    base = PodEvent(
+        LAUNCH.attempt(attempt), "c", "n", "pod", state, uid=f"uid-{attempt}", resource_version=5
+    )
+    return replace(base, **values)
+
+
+def view(phase: Phase = Phase.PUBLISHED, **values) -> View:
+    return replace(View(phase, 1, None, 3), **values)
+
+
+def test_the_table_has_a_row_for_every_phase_and_state() -> None:
+    assert set(TABLE) == set(Phase)
+    assert all(set(row) == set(PodState) for row in TABLE.values())
+
+
+@pytest.mark.parametrize(
+    ("phase", "state", "step"),
+    [
+        (Phase.BUFFERED, PodState.RUNNING, Step.NOTE),  # a message thought lost was not
+        (Phase.PUBLISHED, PodState.WAITING, Step.NOTE),
+        (Phase.PUBLISHED, PodState.SUCCEEDED, Step.SUCCEED),  # finished before the first event
+        (Phase.WAITING, PodState.PENDING, Step.NOTE),
+        (Phase.PENDING, PodState.WAITING, Step.IGNORE),  # a launcher speaks too late
+        (Phase.PENDING, PodState.RUNNING, Step.NOTE),
+        (Phase.RUNNING, PodState.PENDING, Step.IGNORE),
+        (Phase.RUNNING, PodState.FAILED, Step.FAIL),
+        (Phase.DONE, PodState.RUNNING, Step.IGNORE),
+        (Phase.DONE, PodState.FAILED, Step.IGNORE),
+    ],
+)
+def test_step(phase: Phase, state: PodState, step: Step) -> None:
+    assert next_step(view(phase), event(state)) is step
+
+
+@pytest.mark.parametrize(
+    ("values", "seen", "step"),
+    [
+        ({}, {"started": Started.NEVER}, Step.RELAUNCH),
+        ({}, {"started": Started.UNKNOWN}, Step.FAIL),
+        ({}, {"started": Started.YES}, Step.FAIL),
+        ({}, {"started": Started.NEVER, "uid": None}, Step.FAIL),  # refused by the API server
+        ({"expired": True}, {"started": Started.NEVER}, Step.FAIL),
+        ({"relaunch_limit": 0}, {"started": Started.NEVER}, Step.FAIL),
+        ({"attempt": 3}, {"started": Started.NEVER, "attempt": 3}, Step.RELAUNCH),
+        ({"attempt": 4}, {"started": Started.NEVER, "attempt": 4}, Step.FAIL),
+    ],
+)
+def test_which_failures_are_relaunched(values, seen, step: Step) -> None:
+    number = seen.pop("attempt", 1)
+    failure = event(PodState.FAILED, number, cause=Cause.IMAGE_PULL, **seen)
+    assert next_step(view(**values), failure) is step
+
+
+def test_events_of_other_attempts_and_pods() -> None:
+    assert next_step(view(attempt=2), event(PodState.FAILED, 1)) is Step.IGNORE
+    assert next_step(view(uid="other"), event(PodState.RUNNING)) is Step.IGNORE
+    assert next_step(view(attempt=1), event(PodState.RUNNING, 2)) is Step.NOTE
+
+
+states = st.sampled_from(list(PodState))
+histories = st.lists(
+    st.builds(
+        event,
+        states,
+        st.integers(1, 4),
+        started=st.sampled_from(list(Started)),
+        uid=st.sampled_from([None, "uid-1", "uid-2"]),
+    ),
+    max_size=30,
+)
+
+
+@given(histories, st.integers(0, 3))
+def test_any_history_ends_once_and_never_repeats_a_proven_start(history, limit) -> None:
+    """Duplicated, reordered and delayed events included."""
+    phase, attempt, uid = Phase.PUBLISHED, 1, None
+    finals = 0
+    for seen in history:
+        step = next_step(View(phase, attempt, uid, limit), seen)
+        if step is Step.IGNORE:
+            continue
+        assert phase is not Phase.DONE
+        assert seen.attempt.number >= attempt
+        attempt, uid, phase = seen.attempt.number, seen.uid, PHASE_OF[seen.state]
+        if step is Step.RELAUNCH:
+            assert seen.started is Started.NEVER
+            assert attempt <= limit
+            attempt, uid, phase = attempt + 1, None, Phase.PUBLISHED
+        if step in (Step.SUCCEED, Step.FAIL):
+            finals += 1
+    assert finals <= 1
+
+
+def seen(**values) -> Evidence:
+    return Evidence(**{"now": NOW, "recorded": True, **values})
+
+
+COMPLETE = {"complete_at": NOW, "since": NOW - 2 * WINDOW}
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "attempt_known", "evidence", "action"),
+    [
+        ("lost record of ours", None, True, seen(recorded=False), Repair.PUBLISH),
+        ("lost record, adopted, no picture", None, False, seen(recorded=False), Repair.WAIT),
+        (
+            "lost record, adopted, picture younger than the window",
+            None,
+            False,
+            seen(recorded=False, complete_at=NOW, since=NOW - WINDOW // 2),
+            Repair.WAIT,
+        ),
+        (
+            "lost record, adopted, settled picture",
+            None,
+            False,
+            seen(recorded=False, **COMPLETE),
+            Repair.PUBLISH,
+        ),
+        ("message waits", None, True, seen(waiting=True), Repair.WAIT),
+        ("message lost before any grant", None, True, seen(), Repair.PUBLISH),
+        ("granted, window open", None, True, seen(create_before=NOW + 1), Repair.WAIT),
+        ("granted, picture too old", None, True, seen(create_before=NOW - 1), Repair.WAIT),
+        (
+            "granted, window over, absence proven",
+            None,
+            True,
+            seen(create_before=NOW - PICTURE_MARGIN_MS - 1, **COMPLETE),
+            Repair.PUBLISH,
+        ),
+        (
+            "granted, window over, pod present",
+            None,
+            True,
+            seen(create_before=NOW - PICTURE_MARGIN_MS - 1, present=True, **COMPLETE),
+            Repair.WAIT,
+        ),
+        ("dead, window open", None, True, seen(dead=True, create_before=NOW + 1), Repair.WAIT),
+        ("dead, never granted", None, True, seen(dead=True), Repair.DEAD),
+        (
+            "missed event",
+            None,
+            True,
+            seen(event=event(PodState.RUNNING), uid="uid-1", version=5, present=True),
+            Repair.APPLY,
+        ),
+        (
+            "known event, pod present",
+            event(PodState.RUNNING),
+            True,
+            seen(event=event(PodState.RUNNING), uid="uid-1", version=5, present=True, **COMPLETE),
+            Repair.WAIT,
+        ),
+        (
+            "pod gone from a newer picture",
+            event(PodState.RUNNING),
+            True,
+            seen(event=event(PodState.RUNNING), uid="uid-1", version=5, checkpoint=6, **COMPLETE),
+            Repair.VANISHED,
+        ),
+        (
+            "pod not yet in an older picture",
+            event(PodState.PENDING),
+            True,
+            seen(event=event(PodState.PENDING), uid="uid-1", version=5, checkpoint=5, **COMPLETE),
+            Repair.WAIT,
+        ),
+        (
+            "pod gone, picture incomplete",
+            event(PodState.RUNNING),
+            True,
+            seen(event=event(PodState.RUNNING), uid="uid-1", version=5, checkpoint=6),
+            Repair.WAIT,
+        ),
+        (
+            "pod gone, a create may still be under way",
+            event(PodState.PENDING),
+            True,
+            seen(
+                event=event(PodState.PENDING),
+                uid="uid-1",
+                version=5,
+                checkpoint=6,
+                create_before=NOW + 1,
+                **COMPLETE,
+            ),
+            Repair.WAIT,
+        ),
+    ],
+)
+def test_repair(name, known, attempt_known, evidence, action) -> None:
+    assert repair(known, attempt_known, WINDOW, evidence) is action, name
+
+
+@pytest.mark.parametrize(
+    ("state", "started"), [(PodState.RUNNING, Started.YES), (PodState.PENDING, Started.UNKNOWN)]
+)
+def test_vanished_is_a_failure_that_is_never_repeated(state: PodState, started: Started) -> None:
+    failure = vanished(event(state))
+    assert (failure.state, failure.cause, failure.started) == (
+        PodState.FAILED,
+        Cause.VANISHED,
+        started,
+    )
+    assert next_step(view(Phase.RUNNING, uid="uid-1"), failure) is Step.FAIL
