@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import yaml
 
-from kbroker.errors import TemplateError
+from kbroker.errors import ExecutorConfigError, TemplateError
 from kbroker.executor_config import BASE_CONTAINER, KubernetesExecutorConfig
 from kbroker.message import LaunchMessage
 from kbroker.naming import (
@@ -143,12 +143,16 @@ def build_manifest(
 @lru_cache(maxsize=256)
 def _merged(stated: bytes) -> bytes:
     """What [template, overrides of all tasks, overrides of this one] gives, both as JSON."""
-    pod, *layers = orjson.loads(stated)
-    for layer in layers:
-        overrides = KubernetesExecutorConfig(**layer)
-        pod = strategic_merge(pod, overrides.to_pod_patch())
-        if isinstance(overrides.pod_override, dict):
-            pod = strategic_merge(pod, overrides.pod_override)
+    pod, defaults, own = orjson.loads(stated)
+    try:
+        common = KubernetesExecutorConfig(**defaults)
+    except ExecutorConfigError as error:
+        what = str(error).removeprefix("executor_config: ")
+        raise TemplateError(f"configuration, section [kubernetes]: {what}") from None
+    overrides = KubernetesExecutorConfig(**own)
+    for patch in (common.to_pod_patch(), overrides.to_pod_patch(), overrides.pod_override):
+        if isinstance(patch, dict):
+            pod = strategic_merge(pod, patch)
     pod.pop("status", None)
     for name in ("metadata", "spec"):
         if not isinstance(pod.get(name), dict):

@@ -166,10 +166,13 @@ def _merge_ordered(
     if not base and not elements:
         return
     key = _keyed(rule.key, at)
+    directives = [element.get(_PATCH) if _directive(element) else None for element in elements]
+    if not {None, "delete"}.issuperset(map(str, filter(None, directives))):
+        raise TemplateError(f"{at}: {_ORDER} allows no {_PATCH} but 'delete' among the elements")
     positions = [
         _position(key(element), [key(item) for item in order])
-        for element in elements
-        if not (isinstance(element, Mapping) and _PATCH in element)
+        for element, directive in zip(elements, directives, strict=True)
+        if directive is None
     ]
     if None in positions or positions != sorted(p for p in positions if p is not None):
         raise TemplateError(f"{at}: its elements must stand in {_ORDER}{name} in the same order")

@@ -1,0 +1,24 @@
+-- Take over entries of consumers that fell silent, by Redis' clock.
+-- KEYS queue
+-- ARGV group, consumer, idle (ms), limit
+-- Reply: id, deliveries (this one included), message; three values an entry.
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], '-', '+', ARGV[4])
+local out = {}
+for _, entry in ipairs(pending) do
+  local id, deliveries = entry[1], entry[4] + 1
+  local claimed = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', deliveries)
+  local found = claimed[1]
+  if found then
+    local message = ''
+    for i = 1, #found[2], 2 do
+      if found[2][i] == 'message' then message = found[2][i + 1] end
+    end
+    out[#out + 1] = id
+    out[#out + 1] = deliveries
+    out[#out + 1] = message
+  else
+    -- The entry was deleted while it was pending: nothing is left to do.
+    redis.call('XACK', KEYS[1], ARGV[1], id)
+  end
+end
+return out

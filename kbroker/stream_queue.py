@@ -1,0 +1,198 @@
+"""One queue on a Redis Stream: entries, deliveries, and who works on what.
+
+Every queue is a stream with one consumer group. An entry stays pending until it
+is acknowledged, which also deletes it. Redis' own clock decides when a silent
+consumer's entries go to another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import redis
+from redis.exceptions import ResponseError
+
+from kbroker.keys import LAUNCHERS_GROUP
+from kbroker.redis_client import Call, availability, run, script
+
+T = TypeVar("T")
+
+# Consumers of processes that are gone are forgotten after this time.
+_FORGET_AFTER_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One entry as it is handed to this consumer.
+
+    Attributes:
+        id: stream id.
+        deliveries: how often it was handed out, this time included.
+        message: the encoded message; empty when the entry has none.
+    """
+
+    id: str
+    deliveries: int
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """A queue at one moment.
+
+    Attributes:
+        length: entries, handed out or not.
+        waiting: entries that nobody has been handed yet.
+        in_flight: entries handed out and not acknowledged.
+        consumers: processes that read the queue.
+        oldest_idle_ms: how long the most neglected entry in flight has been silent.
+    """
+
+    length: int
+    waiting: int
+    in_flight: int
+    consumers: int
+    oldest_idle_ms: int
+
+
+class StreamQueue:
+    """What one consumer does to one queue.
+
+    Args:
+        client: connection to Redis; blocking reads need a `socket_timeout` above `block`.
+        key: full name of the stream.
+        consumer: this consumer's name.
+
+    Every method raises BrokerUnavailableError when Redis is away, and creates the
+    consumer group anew where Redis has lost it.
+    """
+
+    def __init__(self, client: redis.Redis, key: str, consumer: str) -> None:
+        self.key = key
+        self.consumer = consumer
+        self._client = client
+
+    def create(self) -> None:
+        """Create stream and group; a group that exists stays as it is."""
+        with availability():
+            try:
+                self._client.xgroup_create(self.key, LAUNCHERS_GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    def read(self, count: int, block: float) -> list[Delivery]:
+        """Up to `count` new entries; waits `block` seconds at most for the first."""
+        reply = self._grouped(
+            lambda: self._client.xreadgroup(
+                LAUNCHERS_GROUP,
+                self.consumer,
+                {self.key: ">"},
+                count=count,
+                block=max(1, int(block * 1000)),
+            )
+        )
+        if not reply:
+            return []
+        return [
+            Delivery(entry.decode(), 1, fields.get(b"message", b""))
+            for entry, fields in reply[0][1]
+        ]
+
+    def reclaim(self, idle: float, limit: int = 100) -> list[Delivery]:
+        """Take over entries whose consumer has been silent for `idle` seconds."""
+        return self._run(
+            Call(
+                script("reclaim"),
+                (self.key,),
+                (LAUNCHERS_GROUP, self.consumer, int(idle * 1000), limit),
+                _deliveries,
+            )
+        )
+
+    def acknowledge(self, entries: Sequence[str]) -> None:
+        """These are done: they leave the queue."""
+        if not entries:
+            return
+        with availability():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.xack(self.key, LAUNCHERS_GROUP, *entries)
+            pipe.xdel(self.key, *entries)
+            pipe.execute()
+
+    def renew(self, entries: Iterable[str]) -> None:
+        """These are being worked on."""
+        self._hold("renew", entries)
+
+    def release(self, entries: Iterable[str]) -> None:
+        """These were never begun: anybody may take them at once, and it does not count."""
+        self._hold("release", entries)
+
+    def later(self, entries: Iterable[str]) -> None:
+        """These cannot be worked on here: due after the usual idle time, not counted."""
+        self._hold("later", entries)
+
+    def retire(self, *, closing: bool) -> None:
+        """Forget consumers that left nothing behind, this one too when it closes."""
+        name = self.consumer if closing else ""
+        arguments = (LAUNCHERS_GROUP, _FORGET_AFTER_MS, name)
+        self._run(Call(script("retire"), (self.key,), arguments, _nothing))
+
+    def stats(self) -> QueueStats:
+        """The queue now."""
+        return queue_stats(self._client, self.key)
+
+    def _hold(self, step: str, entries: Iterable[str]) -> None:
+        ids = list(entries)
+        if ids:
+            arguments = (LAUNCHERS_GROUP, self.consumer, step, *ids)
+            self._run(Call(script("hold"), (self.key,), arguments, _nothing))
+
+    def _run(self, call: Call[T]) -> T:
+        reply: T = self._grouped(lambda: run(self._client, [call])[0])
+        return reply
+
+    def _grouped(self, step: Callable[[], Any]) -> Any:
+        """Run a step; if the group is lost, which FLUSHALL and restarts do, make it anew."""
+        with availability():
+            try:
+                return step()
+            except ResponseError as error:
+                if "NOGROUP" not in str(error) and "no such key" not in str(error):
+                    raise
+            self.create()
+            return step()
+
+
+def queue_stats(client: redis.Redis, key: str) -> QueueStats:
+    """A queue now; all zero where it does not exist.
+
+    Raises:
+        BrokerUnavailableError: Redis is away.
+    """
+    with availability():
+        length = int(client.xlen(key))
+        try:
+            pending: Any = client.xpending(key, LAUNCHERS_GROUP)
+            in_flight = int(pending["pending"])
+            consumers = len(client.xinfo_consumers(key, LAUNCHERS_GROUP))
+            idle = 0
+            if in_flight:
+                oldest: Any = client.xpending_range(key, LAUNCHERS_GROUP, "-", "+", 100)
+                idle = max(int(entry["time_since_delivered"]) for entry in oldest)
+        except ResponseError:
+            return QueueStats(length, length, 0, 0, 0)
+    return QueueStats(length, max(0, length - in_flight), in_flight, consumers, idle)
+
+
+def _deliveries(reply: Any) -> list[Delivery]:
+    return [
+        Delivery(entry.decode(), int(count), message)
+        for entry, count, message in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+    ]
+
+
+def _nothing(_reply: Any) -> None:
+    return None
