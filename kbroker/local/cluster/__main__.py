@@ -1,0 +1,87 @@
+"""Run a local cluster in the foreground: `python -m kbroker.local.cluster --dir DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from kbroker.local.cluster.server import Options, Server
+
+_WARNING = (
+    "containers are processes of this user on this machine: nothing is isolated, "
+    "use it for development only"
+)
+
+
+def main() -> int:
+    """Serve until SIGINT or SIGTERM; exit code 0, or 1 when it cannot start."""
+    options, with_parent = _options()
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        run = asyncio.run
+    else:
+        run = uvloop.run
+    try:
+        run(_serve(options, with_parent))
+    except OSError as error:
+        print(f"kbroker: error: the local cluster cannot start: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _options() -> tuple[Options, bool]:
+    parser = argparse.ArgumentParser(
+        prog="python -m kbroker.local.cluster",
+        description="A Kubernetes API server for development; " + _WARNING,
+    )
+    parser.add_argument("--dir", type=Path, required=True, help="kubeconfig, logs, work folders")
+    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 for a free one")
+    parser.add_argument("--max-pods", type=int, default=110, help="pods that run at once")
+    parser.add_argument("--history", type=int, default=20_000, help="changes kept for watches")
+    parser.add_argument("--bookmark-interval", type=float, default=5.0, help="seconds")
+    parser.add_argument(
+        "--no-create-before-policy", action="store_true", help="do not refuse late creates"
+    )
+    parser.add_argument(
+        "--exit-with-parent", action="store_true", help="end when the parent process is gone"
+    )
+    given = parser.parse_args()
+    options = Options(
+        folder=given.dir.resolve(),
+        port=given.port,
+        max_pods=given.max_pods,
+        history=given.history,
+        bookmark_interval=given.bookmark_interval,
+        create_before_policy=not given.no_create_before_policy,
+    )
+    return options, given.exit_with_parent
+
+
+async def _serve(options: Options, with_parent: bool) -> None:
+    parent = os.getppid()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    server = Server(options)
+    await server.start()
+    print(f"local cluster ready: {server.url} kubeconfig={server.kubeconfig}", flush=True)  # noqa: T201
+    print(_WARNING, flush=True)  # noqa: T201
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(stop.wait(), 0.5 if with_parent else None)
+        except TimeoutError:
+            if os.getppid() != parent:
+                break
+    await server.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

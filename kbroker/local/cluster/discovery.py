@@ -1,0 +1,113 @@
+"""What the server says of itself, so that kubectl finds its way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+VERSION = {
+    "major": "1",
+    "minor": "36",
+    "gitVersion": "v1.36.0+kbroker",
+    "gitCommit": "",
+    "gitTreeState": "clean",
+    "buildDate": "1970-01-01T00:00:00Z",
+    "goVersion": "none",
+    "compiler": "none",
+    "platform": "local/process",
+}
+
+_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+
+# resource → (kind, singular, short names, namespaced)
+RESOURCES: dict[str, tuple[str, str, list[str], bool]] = {
+    "pods": ("Pod", "pod", ["po"], True),
+    "namespaces": ("Namespace", "namespace", ["ns"], False),
+    "nodes": ("Node", "node", ["no"], False),
+    "events": ("Event", "event", ["ev"], True),
+    "secrets": ("Secret", "secret", [], True),
+    "configmaps": ("ConfigMap", "configmap", ["cm"], True),
+    "serviceaccounts": ("ServiceAccount", "serviceaccount", ["sa"], True),
+    "resourcequotas": ("ResourceQuota", "resourcequota", ["quota"], True),
+}
+
+CORE_VERSIONS = {
+    "kind": "APIVersions",
+    "versions": ["v1"],
+    "serverAddressByClientCIDRs": [],
+}
+_REVIEWS = {"groupVersion": "authorization.k8s.io/v1", "version": "v1"}
+GROUPS = {
+    "kind": "APIGroupList",
+    "apiVersion": "v1",
+    "groups": [
+        {
+            "name": "authorization.k8s.io",
+            "versions": [_REVIEWS],
+            "preferredVersion": _REVIEWS,
+        }
+    ],
+}
+REVIEW_RESOURCES = {
+    "kind": "APIResourceList",
+    "apiVersion": "v1",
+    "groupVersion": "authorization.k8s.io/v1",
+    "resources": [
+        {
+            "name": "selfsubjectaccessreviews",
+            "singularName": "selfsubjectaccessreview",
+            "namespaced": False,
+            "kind": "SelfSubjectAccessReview",
+            "verbs": ["create"],
+        }
+    ],
+}
+
+OPENAPI = {"paths": {"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=1"}}}
+
+
+def openapi_core() -> dict[str, Any]:
+    """Just enough of core/v1's OpenAPI that kubectl leaves validation to the server."""
+    paths = {}
+    for name, (kind, _, _, namespaced) in RESOURCES.items():
+        where = "namespaces/{namespace}/" if namespaced else ""
+        operation = {
+            "x-kubernetes-group-version-kind": {"group": "", "version": "v1", "kind": kind},
+            "parameters": [{"name": "fieldValidation", "in": "query"}],
+        }
+        paths[f"/api/v1/{where}{name}"] = {"post": operation}
+        paths[f"/api/v1/{where}{name}/{{name}}"] = {"patch": operation}
+    info = {"title": "kbroker local cluster", "version": "v1"}
+    return {"openapi": "3.0.0", "info": info, "paths": paths}
+
+
+def core_resources() -> dict[str, Any]:
+    """The resources of core/v1."""
+    listed: list[dict[str, Any]] = []
+    for name, (kind, singular, short, namespaced) in RESOURCES.items():
+        listed.append(
+            {
+                "name": name,
+                "singularName": singular,
+                "namespaced": namespaced,
+                "kind": kind,
+                "verbs": _VERBS,
+                "shortNames": short,
+                **({"categories": ["all"]} if name == "pods" else {}),
+            }
+        )
+    for subresource, verbs in (("log", ["get"]), ("status", ["get", "patch", "update"])):
+        listed.append(
+            {
+                "name": f"pods/{subresource}",
+                "singularName": "",
+                "namespaced": True,
+                "kind": "Pod",
+                "verbs": verbs,
+            }
+        )
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": "v1",
+        "resources": listed,
+    }

@@ -1,0 +1,134 @@
+"""Misbehaviour on demand, for tests: what a network and a real API server do at times."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from kbroker.local.cluster.failure import Failure
+
+
+class Reset(Exception):  # noqa: N818 - it is what happens
+    """The connection is to be cut without an answer."""
+
+
+@dataclass
+class Rule:
+    """What happens to which requests.
+
+    Attributes:
+        match: verb, resource, namespace, name_prefix; what is left out matches all.
+        action: one of latency_ms, latency_after_ms, hold_ms, status (with reason, message,
+            retry_after), reset ("before" or "after" the commit), rate_per_s.
+        times: how many requests it happens to; None for all.
+        skip: how many matching requests go unharmed before.
+    """
+
+    match: dict[str, str]
+    action: dict[str, Any]
+    times: int | None = None
+    skip: int = 0
+    _tokens: float = field(default=0.0, init=False)
+    _filled: float = field(default=0.0, init=False)
+
+    def takes(self, verb: str, resource: str, namespace: str, name: str) -> bool:
+        """Whether it happens to this request; counts it."""
+        given = {"verb": verb, "resource": resource, "namespace": namespace}
+        if any(given[k] != v for k, v in self.match.items() if k in given):
+            return False
+        if not name.startswith(self.match.get("name_prefix", "")):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        if self.times is None:
+            return True
+        self.times -= 1
+        return self.times >= 0
+
+    def admits(self) -> bool:
+        """Whether a rate limit lets one more request pass."""
+        rate = float(self.action["rate_per_s"])
+        now = time.monotonic()
+        self._tokens = min(rate, self._tokens + (now - self._filled) * rate)
+        self._filled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Faults:
+    """The rules in force."""
+
+    def __init__(self) -> None:
+        self._rules: list[Rule] = []
+
+    def add(self, rule: dict[str, Any]) -> None:
+        """Add a rule from its JSON form."""
+        self._rules.append(
+            Rule(rule.get("match", {}), rule["action"], rule.get("times"), rule.get("skip", 0))
+        )
+
+    def clear(self) -> None:
+        """Behave again."""
+        self._rules.clear()
+
+    def taken(self, verb: str, resource: str, namespace: str, name: str) -> list[Rule]:
+        """The rules that this request falls under."""
+        if not self._rules:
+            return []
+        return [rule for rule in self._rules if rule.takes(verb, resource, namespace, name)]
+
+
+async def before(rules: list[Rule]) -> None:
+    """What happens before a request is carried out.
+
+    Raises:
+        Failure: the request is refused.
+        Reset: the connection is cut.
+    """
+    for rule in rules:
+        action = rule.action
+        if "latency_ms" in action or "hold_ms" in action:
+            await asyncio.sleep(action.get("latency_ms", action.get("hold_ms", 0)) / 1000)
+        if action.get("reset") == "before":
+            raise Reset
+        if "status" in action:
+            raise _refusal(action)
+        if "rate_per_s" in action and not rule.admits():
+            raise _refusal({"status": 429, "retry_after": action.get("retry_after", 1)})
+
+
+async def after(rules: list[Rule]) -> None:
+    """What happens between the commit and the answer.
+
+    Raises:
+        Reset: the connection is cut.
+    """
+    for rule in rules:
+        if "latency_after_ms" in rule.action:
+            await asyncio.sleep(rule.action["latency_after_ms"] / 1000)
+        if rule.action.get("reset") == "after":
+            raise Reset
+
+
+def cut(request: web.Request) -> web.Response:
+    """Abort the request's connection; the answer returned is never seen."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=500)
+
+
+def _refusal(action: dict[str, Any]) -> Failure:
+    message = action.get("message", f"the local cluster was told to answer {action['status']}")
+    return Failure(
+        int(action["status"]),
+        message,
+        action.get("reason"),
+        retryAfterSeconds=action.get("retry_after"),
+    )

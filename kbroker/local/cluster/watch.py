@@ -1,0 +1,182 @@
+"""One open watch: changes from the store to the connection, with bookmarks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from kbroker.local.cluster.failure import Failure
+from kbroker.local.cluster.selectors import Matcher
+from kbroker.local.cluster.store import Change, Store, Stored
+
+Render = Callable[[Stored], bytes]
+
+
+class Watch:
+    """What one client is shown of one resource.
+
+    Args:
+        store: whose changes.
+        resource: such as "pods".
+        namespace: "" for all.
+        matches: a selector; None for everything.
+        render: an object as the client asked for it.
+    """
+
+    def __init__(
+        self, store: Store, resource: str, namespace: str, matches: Matcher | None, render: Render
+    ) -> None:
+        self._store = store
+        self._resource = resource
+        self._namespace = namespace
+        self._matches = matches
+        self._render = render
+        self._lines: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self.version = 0
+        self.silenced = False
+        self.dropped = False
+
+    def begin(self, version: int) -> Callable[[], None]:
+        """Replay what came after `version`, then follow; 0 shows what exists first.
+
+        Returns:
+            How to stop following.
+
+        Raises:
+            Failure: 410, the history does not reach back that far.
+        """
+        if version == 0:
+            for stored in self._store.all(self._resource, self._namespace):
+                if self._shows(stored):
+                    self._lines.append(self._line("ADDED", stored))
+            self.version = self._store.version
+        else:
+            self.version = version
+            for change in self._store.since(version):
+                self._take(change)
+        return self._store.listen(self._take)
+
+    def _take(self, change: Change) -> None:
+        if change.version <= self.version:
+            return  # a client that is ahead of the server hears nothing
+        self.version = change.version
+        if change.resource != self._resource:
+            return
+        metadata = change.now.object["metadata"]
+        if self._namespace and metadata.get("namespace") != self._namespace:
+            return
+        shown, was = (
+            self._shows(change.now),
+            change.before is not None and self._shows(change.before),
+        )
+        if change.type == "DELETED":
+            kind = "DELETED" if was else ""
+        elif shown:
+            kind = "MODIFIED" if was else "ADDED"
+        else:
+            kind = "DELETED" if was else ""
+        if kind:
+            self._lines.append(self._line(kind, change.now))
+            self._wake.set()
+
+    def _shows(self, stored: Stored) -> bool:
+        return self._matches is None or self._matches(stored.object)
+
+    def _line(self, kind: str, stored: Stored) -> bytes:
+        return b'{"type":"' + kind.encode() + b'","object":' + self._render(stored) + b"}\n"
+
+    def bookmark(self, kind: str) -> None:
+        """Tell the client how far it is."""
+        content = {
+            "kind": kind,
+            "apiVersion": "v1",
+            "metadata": {"resourceVersion": str(self.version), "creationTimestamp": None},
+        }
+        self._lines.append(orjson.dumps({"type": "BOOKMARK", "object": content}) + b"\n")
+        self._wake.set()
+
+    def say(self, lines: Iterable[bytes], *, last: bool = False) -> None:
+        """Send something else, as misbehaviour on demand does; with `last`, then end."""
+        self._lines.extend(lines)
+        self.dropped = self.dropped or last
+        self._wake.set()
+
+    def fail(self, failure: Failure) -> None:
+        """Send an ERROR event and end."""
+        line = orjson.dumps({"type": "ERROR", "object": failure.status()}) + b"\n"
+        self.say([line], last=True)
+
+    def drop(self) -> None:
+        """End the connection."""
+        self.dropped = True
+        self._wake.set()
+
+    async def serve(
+        self,
+        response: web.StreamResponse,
+        seconds: float,
+        bookmarks: tuple[float, str] | None,
+    ) -> None:
+        """Send lines until the time is up, the client goes, or the watch is dropped.
+
+        Args:
+            response: prepared already.
+            seconds: until the watch ends.
+            bookmarks: interval in seconds and kind of object; None for none.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        mark_at = loop.time() + bookmarks[0] if bookmarks else end
+        while True:
+            if self._lines and not self.silenced:
+                pieces = list(self._lines)
+                self._lines.clear()
+                await response.write(b"".join(pieces))
+            now = loop.time()
+            if self.dropped or now >= end:
+                break
+            if bookmarks and now >= mark_at:
+                mark_at = now + bookmarks[0]
+                self.bookmark(bookmarks[1])
+                continue
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), max(0.0, min(end, mark_at) - now))
+            except TimeoutError:
+                continue
+        if bookmarks and not self.dropped and not self.silenced:
+            self.bookmark(bookmarks[1])
+            await response.write(self._lines.pop())
+
+
+class Watches:
+    """Every open watch, for misbehaviour on demand."""
+
+    def __init__(self) -> None:
+        self.open: set[Watch] = set()
+
+    def misbehave(self, action: str) -> int:
+        """Do something to all open watches; how many there were.
+
+        Raises:
+            Failure: 400, there is no such action.
+        """
+        steps: dict[str, Callable[[Watch], Any]] = {
+            "drop": Watch.drop,
+            "silence": lambda watch: setattr(watch, "silenced", True),
+            "garbage": lambda watch: watch.say([b"\x00 this is not JSON\n"]),
+            "half_line": lambda watch: watch.say([b'{"type":"ADDED","obj'], last=True),
+            "error410": lambda watch: watch.fail(Failure(410, "too old resource version")),
+            "error500": lambda watch: watch.fail(Failure(500, "etcdserver: request timed out")),
+        }
+        if action not in steps:
+            raise Failure(400, f"no such action: {action!r}; one of {', '.join(steps)}")
+        for watch in list(self.open):
+            steps[action](watch)
+        return len(self.open)
