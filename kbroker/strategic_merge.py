@@ -7,7 +7,7 @@ maps merge, null deletes, lists are replaced, except for the lists in
 `kbroker.merge_keys`, whose elements are matched by a merge key. New elements
 come first, elements that the patch names take the patch's order.
 
-Three differences, all where kubectl's own result is no usable pod:
+Differences, all where kubectl's own result is no usable pod or an accident:
 
 - It copies nulls and directives of elements that it adds or replaces as a whole
   into the result; here they are dropped, as the API server would ignore them.
@@ -15,8 +15,10 @@ Three differences, all where kubectl's own result is no usable pod:
   merge and lists are replaced, so that a newer cluster's fields work.
 - It crashes, or does nothing, on directives for fields that cannot have them
   (an element order or deletions for a list without merge strategy, deletions that
-  are no list); here that is an error. An element order of two empty lists, an
-  error there, has nothing to do here.
+  are no list); here that is an error.
+- With an element order it refuses two empty lists, refuses a `$patch: replace` or
+  not depending on where it stands, and after deletions places new elements by what
+  its memory happens to hold; here the order is simply applied.
 """
 
 from __future__ import annotations
@@ -166,14 +168,8 @@ def _merge_ordered(
     if not base and not elements:
         return
     key = _keyed(rule.key, at)
-    directives = [element.get(_PATCH) if _directive(element) else None for element in elements]
-    if not {None, "delete"}.issuperset(map(str, filter(None, directives))):
-        raise TemplateError(f"{at}: {_ORDER} allows no {_PATCH} but 'delete' among the elements")
-    positions = [
-        _position(key(element), [key(item) for item in order])
-        for element, directive in zip(elements, directives, strict=True)
-        if directive is None
-    ]
+    order_keys = [key(element) for element in order]
+    positions = [_position(key(each), order_keys) for each in elements if not _directive(each)]
     if None in positions or positions != sorted(p for p in positions if p is not None):
         raise TemplateError(f"{at}: its elements must stand in {_ORDER}{name} in the same order")
     merged = _merge_list(base, elements, rule, at) if name in result else _added(elements)

@@ -1,0 +1,231 @@
+"""Requests to the API server, repeated as `retry.decide` says.
+
+`retry` decides and tenacity carries it out; what is left when it gives up is a
+`CallFailed` with the decision. The launcher's own credentials and the shared pace
+stand in front of every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from kbroker.errors import BrokerUnavailableError
+from kbroker.event import Cause
+from kbroker.kube_client import ApiError
+from kbroker.retry import Action, ApiFailure, Decision, decide
+from kbroker.settings import LauncherSettings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Below this many seconds a request could not be answered in time.
+_TOO_SHORT = 0.01
+
+
+class Pace(Protocol):
+    """See `SharedPace`."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds to wait before the next create."""
+
+    async def slow_down(self, seconds: float) -> None:
+        """The API server asked for this pause."""
+
+
+class Identity(Protocol):
+    """See `LauncherIdentity`."""
+
+    async def renewed(self, failure: ApiFailure) -> bool:
+        """Whether credentials that were refused are good again."""
+
+
+class CallFailed(Exception):  # noqa: N818 - an answer to work on, not a fault
+    """A request was given up.
+
+    Args:
+        decision: what to do about it.
+        unanswered: whether one of its tries may have been carried out unseen.
+        status: of the last answer; 0 for none.
+    """
+
+    def __init__(self, decision: Decision, *, unanswered: bool, status: int = 0) -> None:
+        super().__init__(decision.message)
+        self.decision = decision
+        self.unanswered = unanswered
+        self.status = status
+
+
+class _Again(Exception):  # noqa: N818 - tells tenacity to go on
+    def __init__(self, wait: float) -> None:
+        super().__init__()
+        self.wait = wait
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How one request is going."""
+
+    started: float
+    failures: int = 0
+    unanswered: bool = False
+    renewed: bool = False
+    last: Decision = field(default=Decision(Action.PARK, 0.0, Cause.UNREACHABLE, "no time left"))
+
+
+class ApiCalls:
+    """Carries out requests.
+
+    Args:
+        settings: bounds of the waits.
+        retry_budget: seconds after which a request is given up.
+        request_timeout: longest wait for one answer, in seconds.
+        pace: shared by all launchers of this API server.
+        identity: what to do when the launcher itself is refused.
+        rng: for the jitter.
+        monotonic: seconds that never jump.
+        sleep: waits for some seconds.
+    """
+
+    def __init__(
+        self,
+        settings: LauncherSettings,
+        retry_budget: float,
+        request_timeout: float,
+        *,
+        pace: Pace,
+        identity: Identity,
+        rng: random.Random,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self._budget = retry_budget
+        self._timeout = request_timeout
+        self._pace = pace
+        self._identity = identity
+        self._rng = rng
+        self.monotonic = monotonic
+        self._sleep = sleep
+
+    async def run(
+        self,
+        request: Callable[[float], Awaitable[T]],
+        *,
+        deadline: float = math.inf,
+        paced: bool = False,
+    ) -> T:
+        """Carry out a request, given the seconds it may take, until it succeeds.
+
+        Args:
+            request: sends it once.
+            deadline: monotonic seconds at which it is abandoned.
+            paced: whether it keeps to the shared pace.
+
+        Raises:
+            CallFailed: it was given up.
+        """
+        progress = _Progress(self.monotonic())
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_Again), wait=_decided, sleep=self._sleep
+        )
+        result: T = await retrying(self._once, request, deadline, paced, progress)
+        return result
+
+    async def _once(
+        self,
+        request: Callable[[float], Awaitable[T]],
+        deadline: float,
+        paced: bool,
+        progress: _Progress,
+    ) -> T:
+        if paced:
+            await self._keep_pace(deadline, progress)
+        left = deadline - self.monotonic()
+        if left < _TOO_SHORT:
+            raise CallFailed(_parked(progress.last), unanswered=progress.unanswered)
+        try:
+            return await request(min(left, self._timeout))
+        except ApiError as error:
+            await self._judge(error.failure, deadline, progress)
+
+    async def _judge(self, failure: ApiFailure, deadline: float, progress: _Progress) -> NoReturn:
+        """Raise what is to be done next."""
+        progress.failures += 1
+        if failure.sent and (failure.status == 0 or failure.status >= 500):
+            progress.unanswered = True
+        now = self.monotonic()
+        budget = min(self._budget, deadline - progress.started)
+        decision = decide(
+            failure,
+            progress.failures,
+            now - progress.started,
+            budget,
+            self._settings,
+            self._rng,
+        )
+        if failure.retry_after is not None:
+            await self._tell_pace(failure.retry_after)
+        if decision.action is Action.CREDENTIALS:
+            decision = await self._renew(failure, decision, progress)
+        if decision.action is Action.RETRY:
+            progress.last = decision
+            raise _Again(decision.after)
+        raise CallFailed(decision, unanswered=progress.unanswered, status=failure.status)
+
+    async def _renew(
+        self, failure: ApiFailure, decision: Decision, progress: _Progress
+    ) -> Decision:
+        if not progress.renewed:
+            progress.renewed = True
+            if await self._identity.renewed(failure):
+                return Decision(Action.RETRY, 0.0, decision.cause, decision.message)
+            return decision
+        if failure.status == 403:
+            # The launcher may do its work where it is configured to: this one pod is
+            # for another namespace, or is refused for another reason.
+            return Decision(Action.PERMANENT, 0.0, Cause.ADMISSION, failure.message)
+        return _parked(decision)
+
+    async def _keep_pace(self, deadline: float, progress: _Progress) -> None:
+        pause = self._pace.pause
+        if not pause:
+            return
+        now = self.monotonic()
+        ends = min(deadline, progress.started + self._budget)
+        if now + pause >= ends:
+            decision = Decision(
+                Action.PARK,
+                pause,
+                Cause.THROTTLED,
+                "the Kubernetes API asked all launchers to come back later",
+            )
+            raise CallFailed(decision, unanswered=progress.unanswered)
+        # Not all at the same moment: that is what the API server complained about.
+        await self._sleep(pause + self._settings.retry_base * self._rng.random())
+
+    async def _tell_pace(self, seconds: float) -> None:
+        try:
+            await self._pace.slow_down(seconds)
+        except BrokerUnavailableError as error:
+            log.warning("cannot tell the pace: %s", error, extra={"action": "pace"})
+
+
+def _parked(decision: Decision) -> Decision:
+    return Decision(Action.PARK, decision.after, decision.cause, decision.message)
+
+
+def _decided(state: RetryCallState) -> float:
+    """The wait that the decision asked for."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    return error.wait if isinstance(error, _Again) else 0.0

@@ -1,0 +1,361 @@
+"""The Kubernetes API, as far as kbroker uses it: few requests, made fast.
+
+The official client supplies configuration, TLS and authentication (kubeconfig,
+in-cluster account, exec plug-ins, token refresh); the requests go through
+aiohttp, because building the official client's models costs several times as
+much as a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import orjson
+
+from kbroker.errors import ClusterError, KbrokerError
+from kbroker.kube_credentials import Credentials, load_credentials
+from kbroker.pod import ApiStatus, PodPage
+from kbroker.retry import ApiFailure
+from kbroker.settings import KubernetesSettings
+
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class ApiError(KbrokerError):
+    """The API server answered with a failure, or nobody answered.
+
+    Attributes:
+        failure: what `retry.decide` needs to know.
+        details: of the Status object.
+    """
+
+    def __init__(self, failure: ApiFailure, details: dict[str, Any] | None = None) -> None:
+        super().__init__(failure.message or f"{failure.status} {failure.reason}")
+        self.failure = failure
+        self.details = details or {}
+
+    @property
+    def status(self) -> int:
+        """HTTP status; 0 when no answer came."""
+        return self.failure.status
+
+
+class KubeClient:
+    """A pooled connection to one API server; for one event loop.
+
+    Every request raises ApiError when it does not succeed.
+    """
+
+    def __init__(self, credentials: Credentials, settings: KubernetesSettings) -> None:
+        self._credentials = credentials
+        self._timeout = settings.request_timeout
+        connector = aiohttp.TCPConnector(
+            limit=settings.pool_size, ssl=credentials.ssl_context(), ttl_dns_cache=60
+        )
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+
+    @classmethod
+    async def connect(cls, settings: KubernetesSettings) -> KubeClient:
+        """A client for the configured cluster; nothing is asked of it yet.
+
+        Raises:
+            ClusterError: there is no usable kubeconfig or account; says where and what to do.
+        """
+        credentials = await asyncio.to_thread(load_credentials, settings)
+        return cls(credentials, settings)
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return self._credentials.server
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def reload_credentials(self) -> None:
+        """Read token and certificates anew: they were refused.
+
+        Raises:
+            ClusterError: they cannot be read.
+        """
+        await asyncio.to_thread(self._credentials.reload)
+
+    # Pods.
+
+    async def create_pod(
+        self, namespace: str, manifest: dict[str, Any], timeout: float | None = None
+    ) -> bytes:
+        """Create a pod; the created object as JSON."""
+        return await self._request("POST", _pods(namespace), orjson.dumps(manifest), timeout)
+
+    async def get_pod(self, namespace: str, name: str) -> bytes:
+        """A pod as JSON."""
+        return await self._request("GET", _pods(namespace, name))
+
+    async def delete_pod(
+        self,
+        namespace: str,
+        name: str,
+        *,
+        uid: str,
+        resource_version: int | None = None,
+        grace: int | None = None,
+    ) -> None:
+        """Delete exactly this pod.
+
+        Args:
+            namespace: the pod's namespace.
+            name: its name.
+            uid: precondition.
+            resource_version: precondition, where a state was judged.
+            grace: seconds until its containers are killed; None for its own setting.
+        """
+        preconditions = {"uid": uid}
+        if resource_version is not None:
+            preconditions["resourceVersion"] = str(resource_version)
+        options: dict[str, Any] = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": preconditions,
+        }
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        await self._request("DELETE", _pods(namespace, name), orjson.dumps(options))
+
+    async def patch_pod(self, namespace: str, name: str, patch: dict[str, Any]) -> bytes:
+        """Merge-patch a pod; the new object as JSON. uid and version in it are preconditions."""
+        return await self._request(
+            "PATCH", _pods(namespace, name), orjson.dumps(patch), content_type=MERGE_PATCH
+        )
+
+    async def list_pods(
+        self,
+        namespace: str,
+        selector: str,
+        *,
+        limit: int,
+        continue_token: str | None = None,
+    ) -> PodPage:
+        """One page of the pods that a label selector matches, read consistently."""
+        query: dict[str, str] = {"labelSelector": selector, "limit": str(limit)}
+        if continue_token:
+            query["continue"] = continue_token
+        data = await self._request("GET", f"{_pods(namespace)}?{urlencode(query)}")
+        try:
+            return PodPage.decode(data)
+        except ValueError as error:
+            raise ApiError(ApiFailure(0, "decode", f"the list is not readable: {error}")) from error
+
+    @asynccontextmanager
+    async def watch_pods(
+        self, namespace: str, selector: str, resource_version: int, timeout: float
+    ) -> AsyncIterator[AsyncIterator[list[bytes]]]:
+        """Watch from a resource version on, with bookmarks.
+
+        Args:
+            namespace: where.
+            selector: label selector.
+            resource_version: events after this one are given.
+            timeout: seconds after which the server ends the watch.
+
+        Yields:
+            An iterator over lists of complete lines, as they arrive together. It ends
+            when the server closes the connection, and raises ApiError when it breaks.
+        """
+        query = {
+            "watch": "1",
+            "labelSelector": selector,
+            "resourceVersion": str(resource_version),
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(max(1, int(timeout))),
+        }
+        async with self._open("GET", f"{_pods(namespace)}?{urlencode(query)}") as response:
+            yield _lines(response)
+
+    async def pod_log(
+        self,
+        namespace: str,
+        name: str,
+        *,
+        container: str = "base",
+        follow: bool = False,
+        tail: int | None = None,
+    ) -> AsyncIterator[bytes]:
+        """The log of one container, in pieces as they come."""
+        query = {"container": container}
+        if follow:
+            query["follow"] = "true"
+        if tail is not None:
+            query["tailLines"] = str(tail)
+        path = f"{_pods(namespace, name)}/log?{urlencode(query)}"
+        async with self._open("GET", path) as response:
+            async for piece in response.content.iter_any():
+                yield piece
+
+    # Access.
+
+    async def check_namespace(self, namespace: str) -> None:
+        """See that a namespace exists.
+
+        Raises:
+            ClusterError: it does not, or cannot be seen for want of credentials.
+        """
+        try:
+            await self._request("GET", f"/api/v1/namespaces/{quote(namespace)}")
+        except ApiError as error:
+            if error.status == 404:
+                raise ClusterError(
+                    f"namespace {namespace!r} does not exist at {self.server}: "
+                    f"kubectl create namespace {namespace}"
+                ) from error
+            if error.status != 403:  # seeing namespaces is not needed for anything else
+                raise self._unusable(error) from error
+
+    async def check_access(self, verb: str, resource: str, namespace: str) -> None:
+        """See that these credentials may do something.
+
+        Raises:
+            ClusterError: they may not, or are refused altogether.
+        """
+        name, _, subresource = resource.partition("/")
+        attributes = {"namespace": namespace, "verb": verb, "resource": name}
+        if subresource:
+            attributes["subresource"] = subresource
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        try:
+            answer = orjson.loads(await self._request("POST", path, orjson.dumps(review)))
+        except ApiError as error:
+            raise self._unusable(error) from error
+        if not answer.get("status", {}).get("allowed"):
+            raise ClusterError(
+                f"no permission to {verb} {resource} in namespace {namespace!r} at {self.server}: "
+                f"grant it, then check with: kubectl auth can-i {verb} {resource} -n {namespace}"
+            )
+
+    def _unusable(self, error: ApiError) -> ClusterError:
+        if error.status == 401:
+            return ClusterError(
+                f"{self.server} refuses the credentials of {self._credentials.origin}: renew them"
+            )
+        if error.status:
+            return ClusterError(f"{self.server} answers {error.status}: {error}")
+        return ClusterError(
+            f"no Kubernetes API at {self.server} ({error}): "
+            f"is the cluster up, and {self._credentials.origin} right?"
+        )
+
+    # Requests.
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        timeout: float | None = None,
+        *,
+        content_type: str = "application/json",
+    ) -> bytes:
+        limit = aiohttp.ClientTimeout(total=timeout or self._timeout)
+        async with self._open(method, path, body, content_type, limit) as response:
+            with _broken(sent=True):
+                return await response.read()
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {"Accept": "application/json", **await self._credentials.headers()}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        # A stream may be silent for long, but not while it is opened.
+        limit = timeout or aiohttp.ClientTimeout(total=None, sock_connect=self._timeout)
+        with _broken(sent=True):
+            opening = self._session.request(
+                method,
+                self._credentials.server + path,
+                data=body,
+                headers=headers,
+                timeout=limit,
+                proxy=self._credentials.proxy,
+            )
+            if timeout is None:
+                response = await asyncio.wait_for(opening, self._timeout)
+            else:
+                response = await opening
+        async with response:
+            if response.status >= 400:
+                with _broken(sent=True):
+                    raise _error(response, await response.read())
+            yield response
+
+
+class _broken:  # noqa: N801 - reads as a statement
+    """Turn aiohttp's failures into ApiError, saying whether the request may have been sent."""
+
+    def __init__(self, *, sent: bool) -> None:
+        self._sent = sent
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        failure = None
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            failure = ApiFailure(0, "dns", str(error), sent=False)
+        elif isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+            failure = ApiFailure(0, "tls", str(error), sent=False)
+        elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            failure = ApiFailure(0, "refused", str(error), sent=False)
+        elif isinstance(error, TimeoutError):
+            failure = ApiFailure(0, "timeout", "no answer in time", sent=self._sent)
+        elif isinstance(error, aiohttp.ClientError | OSError):
+            failure = ApiFailure(0, "reset", str(error) or type(error).__name__, sent=self._sent)
+        if failure is not None:
+            raise ApiError(failure) from error
+
+
+def _error(response: aiohttp.ClientResponse, body: bytes) -> ApiError:
+    status = ApiStatus.decode(body)
+    retry_after = response.headers.get("Retry-After", "")
+    seconds = float(retry_after) if retry_after.isdigit() else None
+    if seconds is None and "retryAfterSeconds" in status.details:
+        seconds = float(status.details["retryAfterSeconds"])
+    message = status.message or body[:200].decode(errors="replace").strip()
+    failure = ApiFailure(
+        response.status,
+        status.reason or response.reason or "",
+        message or f"HTTP {response.status} {response.reason}",
+        seconds,
+    )
+    return ApiError(failure, status.details)
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+    rest = b""
+    with _broken(sent=True):
+        async for piece in response.content.iter_any():
+            *lines, rest = (rest + piece).split(b"\n")
+            if lines:
+                yield lines
+
+
+def _pods(namespace: str, name: str = "") -> str:
+    path = f"/api/v1/namespaces/{quote(namespace)}/pods"
+    return f"{path}/{quote(name)}" if name else path

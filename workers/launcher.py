@@ -1,0 +1,210 @@
+"""A launcher process: `dramatiq workers.launcher`.
+
+Queues: `launch.<cluster>.<priority>`, the most urgent first, and `delete.<cluster>`.
+The configuration comes from $KBROKER_CONFIG and KBROKER__ variables. What keeps a
+launcher from working at all ends it before it takes a message, with one line and
+exit code 1 (2 for a wrong configuration); dramatiq then ends the other processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import dramatiq
+from dramatiq.asyncio import get_event_loop_thread
+from dramatiq.middleware import AsyncIO, Middleware
+
+from kbroker.broker import StreamsBroker
+from kbroker.errors import BrokerUnavailableError, ConfigError, KbrokerError, MissingExtraError
+from kbroker.keys import RedisKeys
+from kbroker.kube_config import KubeConfig
+from kbroker.launch_record import LaunchRecords
+from kbroker.queue_entry import DeadEntry, QueueEntry, Unfinished
+from kbroker.redis_client import availability, connect_async, place, run
+
+T = TypeVar("T")
+
+
+def give_up(error: KbrokerError) -> NoReturn:
+    """End this process with one line."""
+    # dramatiq has put a pipe in place of sys.stderr whose reader may stop before us.
+    print(f"launcher: error: {error}", file=sys.__stderr__, flush=True)
+    raise SystemExit(error.exit_code)
+
+
+def or_give_up(step: Callable[[], T]) -> T:
+    """The result of `step`, unless the user has to correct something first."""
+    try:
+        return step()
+    except KbrokerError as error:
+        give_up(error)
+
+
+def configured() -> KubeConfig:
+    """The configuration, with a Redis to work with."""
+    config = KubeConfig.load()
+    if not config.broker.url:
+        raise ConfigError(
+            "broker.url is empty: a launcher needs the Redis of its executors; "
+            "set KBROKER__BROKER__URL=redis://host:port"
+        )
+    return config
+
+
+try:
+    from kbroker.drain_loop import drain_loop
+    from kbroker.kube_client import KubeClient
+    from kbroker.launcher import Launcher
+    from kbroker.launcher_identity import check_permissions
+    from kbroker.manifests import Manifests
+    from kbroker.work_item import WorkItem, dead
+except ModuleNotFoundError:
+    give_up(MissingExtraError("the launcher", "kubernetes"))
+
+config = or_give_up(configured)
+
+
+def on_loop(step: Awaitable[T]) -> T:
+    """Run a coroutine on dramatiq's event loop and wait for it."""
+    thread = get_event_loop_thread()
+    if thread is None:
+        raise RuntimeError("dramatiq's event loop does not run")
+    return thread.run_coroutine(step)
+
+
+class LauncherProcess(Middleware):
+    """The launcher of this process, on dramatiq's event loop."""
+
+    launcher: Launcher
+
+    @property
+    def actor_options(self) -> set[str]:
+        """`throws`: exceptions of an actor that are answers, and logged without a traceback."""
+        return {"throws"}
+
+    def after_process_boot(self, _broker: dramatiq.Broker) -> None:
+        """See that the launcher can work, before it takes any message."""
+        or_give_up(lambda: asyncio.run(self._check()))
+
+    def before_worker_boot(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        """Connect, on the event loop that the actors will run on."""
+
+        def ready_changed(ready: bool) -> None:
+            for consumer in worker.consumers.values():
+                consumer.resume() if ready else consumer.pause()
+
+        try:
+            on_loop(self._start(ready_changed))
+        except Exception as error:
+            # The event loop's thread would keep a process alive that cannot work.
+            print(f"launcher: error: {error}", file=sys.__stderr__, flush=True)
+            os._exit(1)
+
+    def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
+        """Disconnect."""
+        on_loop(self._stop())
+
+    async def _check(self) -> None:
+        Manifests(config.kubernetes)
+        client = connect_async(config.broker.url, config.broker.socket_timeout)
+        try:
+            with availability():
+                await client.ping()
+        except BrokerUnavailableError as error:
+            raise BrokerUnavailableError(
+                f"no Redis at {place(config.broker.url)} ({error}): is it up, and broker.url right?"
+            ) from error
+        finally:
+            await client.aclose()
+        kube = await KubeClient.connect(config.kubernetes)
+        try:
+            await kube.check_namespace(config.kubernetes.namespace)
+            await check_permissions(kube, config.kubernetes.namespace)
+        finally:
+            await kube.close()
+
+    async def _start(self, ready_changed: Callable[[bool], None]) -> None:
+        self._redis = connect_async(config.broker.url, config.broker.socket_timeout)
+        self._kube = await KubeClient.connect(config.kubernetes)
+        self.launcher = Launcher(self._kube, self._redis, config, ready_changed=ready_changed)
+        loop = drain_loop(self.launcher, config.launcher.drain_interval)
+        self._draining = asyncio.create_task(loop)
+
+    async def _stop(self) -> None:
+        self._draining.cancel()
+        await asyncio.gather(self._draining, return_exceptions=True)
+        await self.launcher.close()
+        await self._kube.close()
+        await self._redis.aclose()
+
+
+def bury(entry: DeadEntry) -> None:
+    """Record a message that was delivered too often, or is none."""
+    body = entry.entry.args[0] if entry.entry is not None and entry.entry.args else None
+    item = WorkItem(entry.id, entry.queue, body, entry.raw)
+    outcome = dead(item, config.kubernetes.cluster, entry.reason)
+    run(
+        broker.client,
+        [records.bury(entry.queue, entry.id, outcome.reason, entry.raw, outcome.event)],
+    )
+
+
+async def launch(entries: list[QueueEntry]) -> None:
+    """Create pods."""
+    await process.launcher.launch(entries)
+
+
+async def delete(entries: list[QueueEntry]) -> None:
+    """Remove pods."""
+    await process.launcher.delete(entries)
+
+
+def declare_actors() -> None:
+    """One actor for each queue; what is more urgent goes first within the process, too."""
+    cluster, settings = config.kubernetes.cluster, config.broker
+    options: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "throws": (Unfinished, BrokerUnavailableError),
+    }
+    names = {f"launch.{priority}": priority for priority in settings.priorities}
+    for name, priority in {**names, "launch": settings.default_priority}.items():
+        dramatiq.actor(
+            actor_name=name,
+            queue_name=f"launch.{cluster}.{priority}",
+            priority=settings.priorities.index(priority),
+            **options,
+        )(launch)
+    dramatiq.actor(
+        actor_name="delete",
+        queue_name=f"delete.{cluster}",
+        priority=len(settings.priorities),
+        **options,
+    )(delete)
+
+
+with contextlib.suppress(ModuleNotFoundError):
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+records = LaunchRecords(
+    RedisKeys(config.broker.prefix), config.broker.record_ttl, config.kubernetes.create_window
+)
+process = LauncherProcess()
+broker = or_give_up(
+    lambda: StreamsBroker(
+        config.broker.url,
+        prefix=config.broker.prefix,
+        redelivery_after=config.broker.redelivery_after,
+        max_deliveries=config.broker.max_deliveries,
+        middleware=[AsyncIO(), process],
+        bury=bury,
+    )
+)
+dramatiq.set_broker(broker)
+declare_actors()
