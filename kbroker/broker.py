@@ -21,6 +21,7 @@ from typing import Any
 
 import dramatiq
 import redis
+from dramatiq.asyncio import EventLoopThread, set_event_loop_thread
 from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import AsyncIO, Middleware
 
@@ -33,6 +34,17 @@ from kbroker.stream_consumer import StreamConsumer
 from kbroker.stream_queue import QueueStats, StreamQueue, queue_stats
 
 log = logging.getLogger(__name__)
+
+
+class DaemonAsyncIO(AsyncIO):
+    """The event loop for asynchronous actors, in a thread that keeps no dying process alive."""
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        """Start the loop."""
+        thread = EventLoopThread(self.logger)
+        thread.daemon = True
+        thread.start(timeout=5.0)
+        set_event_loop_thread(thread)
 
 
 class BatchOption(Middleware):
@@ -70,7 +82,7 @@ class StreamsBroker(dramatiq.Broker):
         middleware: list[Middleware] | None = None,
         bury: Callable[[DeadEntry], None] | None = None,
     ) -> None:
-        super().__init__(middleware=[AsyncIO()] if middleware is None else middleware)
+        super().__init__(middleware=[DaemonAsyncIO()] if middleware is None else middleware)
         self.add_middleware(BatchOption())
         self.queues: set[str] = set()
         self.keys = RedisKeys(prefix)

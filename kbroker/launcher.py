@@ -16,6 +16,7 @@ import os
 import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -232,6 +233,9 @@ class Launcher:
                 case Bury():
                     log.error("%s is dead: %s", item.id, outcome.reason, extra={"action": "dead"})
         await run_async(self._client, calls)
+        counts = Counter(type(outcomes[item.id]).__name__.lower() for item in items)
+        said = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+        log.info("%d messages: %s", len(items), said, extra={"action": "batch", **counts})
         if later and not self.ready:
             await self._sleep(_NOT_READY_PAUSE)
         if retry or later:

@@ -124,7 +124,9 @@ class LauncherIdentity:
             problem = await self._problem()
             if problem is None:
                 self._refusal = ""
-                log.warning("ready again after %d tries", tries, extra={"action": "ready"})
+                log.warning(
+                    "ready again, credentials read anew %d times", tries, extra={"action": "ready"}
+                )
                 self._changed(True)
             else:
                 self._refusal = problem

@@ -235,8 +235,8 @@ class PodCreation:
     def _found(self, launch: _Launch, pod: Pod) -> Report:
         attempt = launch.message.attempt
         event = pod_event("ADDED", pod, attempt, launch.message.cluster)
-        log.info(
-            "pod %s",
+        log.debug(
+            "launched pod %s",
             pod.name,
             extra={"action": "launched", "pod": pod.name, "uid": pod.uid},
         )
@@ -287,7 +287,7 @@ class PodCreation:
         if delay is None:
             delay = park_delay(item.parking.times, self._settings, self._rng)
         event = launch_reasons.since(event, parking.since)
-        log.info(
+        log.debug(
             "pod %s waits %.1f s: %s",
             event.pod,
             delay,

@@ -234,7 +234,7 @@ class PodRemoval:
         return Park(removal_item(removal.message), delay, parking.again(removal.now))
 
     def _log(self, action: str, message: DeleteMessage) -> None:
-        log.info(
+        log.debug(
             "pod %s %s: %s",
             message.pod,
             action,

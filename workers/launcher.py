@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import dramatiq
 from dramatiq.asyncio import get_event_loop_thread
-from dramatiq.middleware import AsyncIO, Middleware
+from dramatiq.middleware import Middleware
 
-from kbroker.broker import StreamsBroker
+from kbroker.broker import DaemonAsyncIO, StreamsBroker
 from kbroker.errors import BrokerUnavailableError, ConfigError, KbrokerError, MissingExtraError
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
@@ -28,6 +31,8 @@ from kbroker.queue_entry import DeadEntry, QueueEntry, Unfinished
 from kbroker.redis_client import availability, connect_async, place, run
 
 T = TypeVar("T")
+
+GROUP_SIGNAL_WITHIN = 1.0
 
 
 def give_up(error: KbrokerError) -> NoReturn:
@@ -69,6 +74,27 @@ except ModuleNotFoundError:
 config = or_give_up(configured)
 
 
+def take_group_signals_once() -> None:
+    """Stop gracefully when the whole process group gets SIGTERM, as honcho and others send it.
+
+    The worker then gets it twice, from the sender and from dramatiq's parent, and the
+    second time means "at once" to dramatiq.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler):
+        return
+    last = 0.0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        now, before = time.monotonic(), last
+        last = now
+        if now - before > GROUP_SIGNAL_WITHIN:
+            handler(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)
+
+
 def on_loop(step: Awaitable[T]) -> T:
     """Run a coroutine on dramatiq's event loop and wait for it."""
     thread = get_event_loop_thread()
@@ -89,6 +115,7 @@ class LauncherProcess(Middleware):
 
     def after_process_boot(self, _broker: dramatiq.Broker) -> None:
         """See that the launcher can work, before it takes any message."""
+        take_group_signals_once()
         or_give_up(lambda: asyncio.run(self._check()))
 
     def before_worker_boot(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
@@ -202,7 +229,7 @@ broker = or_give_up(
         prefix=config.broker.prefix,
         redelivery_after=config.broker.redelivery_after,
         max_deliveries=config.broker.max_deliveries,
-        middleware=[AsyncIO(), process],
+        middleware=[DaemonAsyncIO(), process],
         bury=bury,
     )
 )

@@ -92,6 +92,8 @@ class Stack:
     def stop(self) -> None:
         """End everything that was started."""
         for process in self.processes:
+            process.signal(signal.SIGTERM)
+        for process in self.processes:
             process.stop()
         self.cluster.stop()
         self.redis_server.stop()
