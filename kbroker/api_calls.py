@@ -136,6 +136,12 @@ class ApiCalls:
             CallFailed: it was given up.
         """
         progress = _Progress(self.monotonic())
+        # Nearly every request succeeds at once; it need not pay for the machinery.
+        try:
+            return await self._once(request, deadline, paced, progress)
+        except _Again as again:
+            wait = again.wait
+        await self._sleep(wait)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Again), wait=_decided, sleep=self._sleep
         )

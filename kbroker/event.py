@@ -166,6 +166,25 @@ class PodEvent:
             raise MessageError(f"not a pod event: {error!r}") from error
 
 
+def vanished(last: PodEvent, version: int) -> PodEvent:
+    """The failure of a pod that a list does not show any more; nobody saw how it ended.
+
+    Args:
+        last: its last event.
+        version: resource version of the list.
+    """
+    return replace(
+        last,
+        state=PodState.FAILED,
+        resource_version=version,
+        started=Started.YES if last.state is PodState.RUNNING else Started.UNKNOWN,
+        cause=Cause.VANISHED,
+        exit_code=None,
+        message=f"pod {last.pod} is gone and nobody saw how it ended; it was last {last.state}",
+        at=None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a launch ended: the `info` of a final state in the event buffer.

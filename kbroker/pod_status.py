@@ -72,25 +72,6 @@ def pod_event(event_type: str, pod: Pod, attempt: Attempt, cluster: str) -> PodE
     return _alive(event, pod, base_status(pod))
 
 
-def vanished(last: PodEvent, version: int) -> PodEvent:
-    """The failure of a pod that a list does not show any more; nobody saw how it ended.
-
-    Args:
-        last: its last event.
-        version: resource version of the list.
-    """
-    return replace(
-        last,
-        state=PodState.FAILED,
-        resource_version=version,
-        started=Started.YES if last.state is PodState.RUNNING else Started.UNKNOWN,
-        cause=Cause.VANISHED,
-        exit_code=None,
-        message=f"pod {last.pod} is gone and nobody saw how it ended; it was last {last.state}",
-        at=None,
-    )
-
-
 class Verdict(NamedTuple):
     """Why a pod that has not started must go: what its failure is to be called, and words."""
 

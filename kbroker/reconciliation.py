@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Protocol
 
 from kbroker.departures import Departures
-from kbroker.event import Cause, PodEvent, PodState, Started
+from kbroker.event import Cause, PodEvent, PodState, Started, vanished
 from kbroker.kube_scheduler import AirflowKubernetesScheduler, evidence
 from kbroker.launch_record import Adopted, Missing, Refused
 from kbroker.launch_registry import LaunchRegistry
-from kbroker.task_state import Evidence, Phase, Repair, repair, vanished
+from kbroker.task_state import Evidence, Phase, Repair, repair
 from kbroker.tracked import Tracked
 
 # A launch that could not be judged yet is looked at again after this many seconds.
@@ -134,7 +134,7 @@ class Reconciliation:
         elif action is Repair.PUBLISH:
             self._owner.publish_again(tracked)
         elif action is Repair.VANISHED and last is not None:
-            self._owner.take(tracked, vanished(last))
+            self._owner.take(tracked, vanished(last, seen.checkpoint))
         elif action is Repair.DEAD:
             self._owner.take(tracked, _dead(tracked, last))
         elif not tracked.attempt_known:

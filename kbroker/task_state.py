@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kbroker.event import Cause, PodEvent, PodState, Started
+from kbroker.event import PodEvent, PodState, Started
 
 # A bookmark may have been under way for a moment before it proved anything.
 PICTURE_MARGIN_MS = 2_000
@@ -180,21 +180,3 @@ def _newer(event: PodEvent, known: PodEvent | None) -> bool:
     if known is None or event.attempt.number != known.attempt.number:
         return known is None or event.attempt.number > known.attempt.number
     return event.final or event.resource_version > known.resource_version
-
-
-def vanished(last: PodEvent) -> PodEvent:
-    """The failure of a pod that is gone, seen by nobody."""
-    started = Started.YES if last.state is PodState.RUNNING else Started.UNKNOWN
-    return PodEvent(
-        attempt=last.attempt,
-        cluster=last.cluster,
-        namespace=last.namespace,
-        pod=last.pod,
-        state=PodState.FAILED,
-        uid=last.uid,
-        resource_version=last.resource_version,
-        started=started,
-        cause=Cause.VANISHED,
-        message=f"pod {last.pod} is gone, and nobody saw how it ended; it was last {last.state}",
-        node=last.node,
-    )

@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from kbroker import naming
-from kbroker.event import PodEvent, Started
+from kbroker.event import PodEvent, Started, vanished
 from kbroker.event_sink import EventSink, QueueSink
 from kbroker.kube_client import ApiError, KubeClient
 from kbroker.kube_config import KubeConfig
 from kbroker.pod import Pod
-from kbroker.pod_status import DELETED, pod_event, vanished
+from kbroker.pod_status import DELETED, pod_event
 from kbroker.pod_table import PodTable
 from kbroker.reflector import GONE, Reflector
 from kbroker.retry import ApiFailure

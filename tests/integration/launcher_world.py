@@ -112,12 +112,11 @@ class World:
             **more,
         )
 
-    def launch(self, *messages: LaunchMessage, priority: str = "normal") -> None:
+    def launch(self, *messages: LaunchMessage, priority: str = "normal", actor: str = "") -> None:
         queue = self.keys.launch_queue("default", priority)
+        actor = actor or f"launch.{priority}"
         calls = [
-            self.records.publish(
-                self.lease.token, message, queue, entry("launch", priority, message)
-            )
+            self.records.publish(self.lease.token, message, queue, entry(actor, queue, message))
             for message in messages
         ]
         assert all(isinstance(reply, Published) for reply in run(self.redis, calls))
@@ -137,7 +136,7 @@ class World:
             **values,
         )
         queue = self.keys.delete_queue("default")
-        self.redis.xadd(queue, {"message": entry("delete", "", message)})
+        self.redis.xadd(queue, {"message": entry("delete", queue, message)})
 
     def events(self) -> list[PodEvent]:
         self.seen += [result.event for result in self._stream.read(1000)]
@@ -185,10 +184,6 @@ class World:
     def fault(self, action: dict[str, Any], times: int | None = None, **match: str) -> None:
         self.admin.post("/_local/faults", {"match": match, "times": times, "action": action})
 
-    def creates(self) -> dict[str, dict[str, int]]:
-        stats: dict[str, Any] = self.admin.get("/_local/stats")
-        return stats
-
     @property
     def _path(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}"
@@ -200,13 +195,12 @@ def config(url: str, kubeconfig: Path | str, **more: Any) -> KubeConfig:
     return KubeConfig.from_values(**{**values, **more})
 
 
-def entry(actor: str, priority: str, message: LaunchMessage | DeleteMessage) -> bytes:
-    """The message as it stands in its queue."""
-    suffix = f".{priority}" if priority else ""
+def entry(actor: str, queue: str, message: LaunchMessage | DeleteMessage) -> bytes:
+    """The message as it stands in its queue, of which this is the full key."""
     return orjson.dumps(
         {
-            "queue_name": f"{actor}.{message.cluster}{suffix}",
-            "actor_name": f"{actor}{suffix}",
+            "queue_name": queue.partition(":")[2],
+            "actor_name": actor,
             "args": [message.as_dict()],
             "kwargs": {},
             "options": {},

@@ -68,7 +68,7 @@ def test_every_launch_becomes_exactly_one_pod(world: World) -> None:
     messages = [world.message(f"t{n}") for n in range(60)]
     for priority, part in (("low", messages[:20]), ("high", messages[20:25])):
         world.launch(*part, priority=priority)
-    world.launch(*messages[25:])
+    world.launch(*messages[25:], actor="launch")
     poll("all are reported", lambda: len(world.states()) == 60)
     names = collections.Counter(pod["metadata"]["name"] for pod in world.pods())
     assert names == collections.Counter(pod_name(m.attempt) for m in messages)
@@ -177,7 +177,7 @@ def test_garbage_stops_nothing(world: World) -> None:
     for garbage in (b"{", b"[]", b'{"actor_name":"launch.normal"}'):
         world.redis.xadd(world.queue, {"message": garbage})
     world.redis.xadd(world.queue, {"nonsense": b"1"})
-    body = orjson.loads(entry("launch", "normal", world.message("halfway", ("secret",))))
+    body = orjson.loads(entry("launch.normal", world.queue, world.message("halfway", ("secret",))))
     body["args"][0]["namespace"] = 7
     world.redis.xadd(world.queue, {"message": orjson.dumps(body)})
     good = world.message("good")
@@ -213,7 +213,7 @@ def test_a_withdrawn_launch_is_never_created(world: World) -> None:
     poll("it is parked", lambda: world.redis.zcard(world.keys.parked("default")))
     world.withdraw(parked.attempt)
     # A message that comes after all, as after a fail-over to an older replica.
-    world.redis.xadd(world.queue, {"message": entry("launch", "normal", parked)})
+    world.redis.xadd(world.queue, {"message": entry("launch.normal", world.queue, parked)})
     world.admin.delete(f"/api/v1/namespaces/{world.namespace}/resourcequotas/q")
     after = world.message("after")
     world.launch(after)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbroker.event import Cause, PodEvent, PodState, Started
+from kbroker.event import Cause, PodEvent, PodState, Started, vanished
 from kbroker.pod import Pod
-from kbroker.pod_status import pod_event, vanished, waiting_verdict
+from kbroker.pod_status import pod_event, waiting_verdict
 from kbroker.settings import WatcherSettings
 from kbroker.task import Launch, TaskKey
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbroker.event import Cause, PodEvent, PodState, Started
+from kbroker.event import Cause, PodEvent, PodState, Started, vanished
 from kbroker.task import Launch, TaskKey
 from kbroker.task_state import (
     PHASE_OF,
@@ -21,7 +21,6 @@ from kbroker.task_state import (
     View,
     next_step,
     repair,
-    vanished,
 )
 
 LAUNCH = Launch("kbroker", TaskKey("dag", "task", "run"), "launch")
@@ -228,7 +227,7 @@ def test_repair(name, known, attempt_known, evidence, action) -> None:
     ("state", "started"), [(PodState.RUNNING, Started.YES), (PodState.PENDING, Started.UNKNOWN)]
 )
 def test_vanished_is_a_failure_that_is_never_repeated(state: PodState, started: Started) -> None:
-    failure = vanished(event(state))
+    failure = vanished(event(state), 6)
     assert (failure.state, failure.cause, failure.started) == (
         PodState.FAILED,
         Cause.VANISHED,
