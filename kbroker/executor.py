@@ -237,6 +237,11 @@ class KubernetesExecutor:
         """Tasks that wait in this process to be published."""
         return self._ready.new(self.running)
 
+    def not_launched(self) -> list[TaskKey]:
+        """Tasks of which no pod is known yet."""
+        early = (Phase.BUFFERED, Phase.PUBLISHED, Phase.WAITING)
+        return [t.key for t in self._launches if t.phase in early and self._launches.is_newest(t)]
+
     def waiting(self, key: TaskKey) -> str | None:
         """Why a task has not started, in words; None when it has, or is unknown."""
         tracked = self._launches.newest(key)

@@ -133,18 +133,13 @@ class KubeConfig:
         Raises:
             ConfigError: which ones, and what is allowed.
         """
-        broker, kubernetes, launcher = self.broker, self.kubernetes, self.launcher
+        broker, launcher = self.broker, self.launcher
         if not broker.priorities or len(set(broker.priorities)) != len(broker.priorities):
             raise self._error("broker.priorities", "must be names, each once")
         if broker.default_priority not in broker.priorities:
             allowed = ", ".join(broker.priorities)
             raise self._error(
                 "broker.default_priority", f"must be one of broker.priorities: {allowed}"
-            )
-        if kubernetes.retry_budget > kubernetes.create_window:
-            raise self._error(
-                "kubernetes.retry_budget",
-                f"must not exceed kubernetes.create_window ({kubernetes.create_window:g} s)",
             )
         if launcher.park_base > launcher.park_max:
             raise self._error(

@@ -107,7 +107,9 @@ class AirflowKubernetesScheduler:
         calls = []
         for job in jobs:
             queue = self._launch_queue(job)
-            entry = _entry(queue, "launch", str(job.message.attempt.digest), job.message.as_dict())
+            # dramatiq knows urgency by actor.
+            actor = f"launch.{job.priority}"
+            entry = _entry(queue, actor, job.message.attempt.digest, job.message.as_dict())
             key = self.keys.prefix + queue
             calls.append(self.records.publish(self.lease.token, job.message, key, entry))
         return run(self._redis, calls)

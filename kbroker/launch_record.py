@@ -177,6 +177,7 @@ class LaunchRecords:
                 launch_item(attempt),
                 digest,
                 _identity(attempt.launch, message.cluster, message.namespace),
+                self._window,
             ),
             _published,
         )
@@ -276,6 +277,7 @@ class LaunchRecords:
                 owner,
                 launch.digest,
                 self._ttl,
+                self._window,
                 b"" if removal is None else orjson.dumps(removal.as_dict()),
                 *entries,
             ),

@@ -219,7 +219,8 @@ class Reflector:
             reader = aiter(batches)
             while self._monotonic() - started < timeout + settings.silent_timeout:
                 try:
-                    lines = await asyncio.wait_for(anext(reader), settings.silent_timeout)
+                    async with asyncio.timeout(settings.silent_timeout):
+                        lines = await anext(reader)
                 except StopAsyncIteration:
                     break
                 except TimeoutError:

@@ -149,7 +149,10 @@ class KubernetesSettings:
         10.0, "Longest wait for one answer of the API server.", unit="s", least=0.1
     )
     retry_budget: float = setting(
-        20.0, "Longest time one launch is retried before it is parked.", unit="s", least=0
+        20.0,
+        "Longest time one launch is retried before it is parked; at most the create window.",
+        unit="s",
+        least=0,
     )
     pool_size: int = setting(64, "Connections of one launcher process.", least=1)
     pod_template_file: str = setting(

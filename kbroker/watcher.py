@@ -48,6 +48,7 @@ class KubernetesJobWatcher:
         clock: seconds since the epoch.
 
     Attributes:
+        resource_version: everything up to it has been put; None before the first list.
         table: the pods that exist, as far as the watch has told.
         strangers: how many pods matched the selector and were not ours.
     """
@@ -143,10 +144,8 @@ class KubernetesJobWatcher:
 
     async def _run(self, reflector: Reflector, resource_version: str | None) -> str | None:
         """One list, where necessary, and one watch; returns the version to go on from."""
-        known = int(resource_version or 0) or None
-        version = await reflector.cycle(known)
-        self.resource_version = None if version is None else str(version)
-        return self.resource_version
+        version = await reflector.cycle(int(resource_version or 0) or None)
+        return None if version is None else str(version)
 
     # What the API server says.
 
@@ -241,6 +240,7 @@ class KubernetesJobWatcher:
         self._unlisted = {}
         await self._sink.flush()
         await self._sink.synced(version)
+        self.resource_version = str(version)
         log.info(
             "listed %d pods at version %d",
             len(self.table),
@@ -268,10 +268,12 @@ class KubernetesJobWatcher:
             if event is not None:
                 self._put(kind, pod, event)
         await self._sink.flush()
+        self.resource_version = str(events[-1][1].resource_version)
 
     async def bookmark(self, version: int) -> None:
         """The watch is up to date."""
         await self._sink.checkpoint(version)
+        self.resource_version = str(version)
 
     async def _still_exists(self, pod: Pod) -> bool:
         """Whether a pod is only out of sight.

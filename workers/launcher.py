@@ -198,12 +198,11 @@ def declare_actors() -> None:
         "batch_size": settings.batch_size,
         "throws": (Unfinished, BrokerUnavailableError),
     }
-    names = {f"launch.{priority}": priority for priority in settings.priorities}
-    for name, priority in {**names, "launch": settings.default_priority}.items():
+    for urgency, priority in enumerate(settings.priorities):
         dramatiq.actor(
-            actor_name=name,
+            actor_name=f"launch.{priority}",
             queue_name=f"launch.{cluster}.{priority}",
-            priority=settings.priorities.index(priority),
+            priority=urgency,
             **options,
         )(launch)
     dramatiq.actor(

@@ -23,7 +23,8 @@ if found.state then
   return reply('adopted', found.pod or ARGV[8 + found.attempt])
 end
 local event, attempt = ARGV[6], ARGV[7]
-for i = #ARGV, 9, -1 do
+-- A pod of an earlier attempt than the known one is a leftover and says nothing of the launch.
+for i = #ARGV, 8 + tonumber(ARGV[7]), -1 do
   local last = redis.call('HGET', KEYS[3], ARGV[i])
   if last then
     event, attempt = last, tostring(i - 8)

@@ -9,7 +9,7 @@ if found.attempt ~= tonumber(ARGV[5]) or found.uid ~= ARGV[3] then return 'stale
 redis.call('HSET', KEYS[1], 'condemned', ARGV[6])
 ask_removal(ARGV[1], {
   deployment = found.deployment, cluster = found.cluster, namespace = found.namespace,
-  pod = ARGV[7], uid = ARGV[3], removal = 'stop', not_before = 0, resource_version = ARGV[4],
+  pod = ARGV[7], uid = ARGV[3], removal = 'stop', not_before = found.create_before, resource_version = ARGV[4],
   reason = cjson.decode(ARGV[6]).message,
 })
 return 'applied'

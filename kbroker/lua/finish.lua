@@ -1,18 +1,20 @@
 -- The executor is done with a launch: its pod may go, its events go, its record closes.
 -- KEYS executor lease, record, results, tasks
--- ARGV prefix, token, owner, digest, ttl (ms), removal (JSON: pod to delete) or '', entry ids...
+-- ARGV prefix, token, owner, digest, ttl (ms), create window (ms), removal (JSON: pod to delete)
+--      or '', entry ids...
 local prefix, owner = ARGV[1], ARGV[3]
 if not holds(KEYS[1], ARGV[2]) then return 'lease' end
-for i = 7, #ARGV do redis.call('XDEL', KEYS[3], ARGV[i]) end
+for i = 8, #ARGV do redis.call('XDEL', KEYS[3], ARGV[i]) end
 local found = record(KEYS[2])
 if found.state and found.owner ~= owner then return 'owner' end
-if ARGV[6] ~= '' then
-  local message = cjson.decode(ARGV[6])
-  message.not_before = found.create_before
+if ARGV[7] ~= '' then
+  local message = cjson.decode(ARGV[7])
+  -- What a lost record granted may still create a pod: the name is held for a whole window.
+  message.not_before = found.state and found.create_before or now_ms() + tonumber(ARGV[6])
   if found.state then
     redis.call('HSET', KEYS[2], 'removal:' .. message.uid, string.format('%d', now_ms()))
   end
-  ask_removal(prefix, message)
+  ask_removal(prefix, message, true)
 end
 redis.call('ZREM', KEYS[4], ARGV[4])
 if found.state then

@@ -35,12 +35,13 @@ local function holds(lease, token)
   return redis.call('GET', lease) == token
 end
 
--- Ask a launcher to remove a pod: at once, or parked until its name need not be held.
-local function ask_removal(prefix, message)
+-- Ask a launcher to remove a pod. What may be running is looked at at once, and stopped while
+-- its name must be held; what has finished waits, parked, until it need not.
+local function ask_removal(prefix, message, finished)
   local at = now_ms()
   message.v = 1
   local body = cjson.encode(message)
-  if message.not_before > at then
+  if finished and message.not_before > at then
     local parked = prefix .. 'parked.' .. message.cluster
     local item = message.removal .. ':' .. message.uid
     redis.call('ZADD', parked, message.not_before, item)

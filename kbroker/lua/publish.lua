@@ -1,6 +1,7 @@
 -- Write the launch record and its queue entry in one step.
 -- KEYS executor lease, record, queue, tasks
--- ARGV prefix, token, owner, attempt, entry message, parked item, digest, identity (JSON object)
+-- ARGV prefix, token, owner, attempt, entry message, parked item, digest, identity (JSON object),
+--      create window (ms)
 local prefix, owner, attempt = ARGV[1], ARGV[3], tonumber(ARGV[4])
 if not holds(KEYS[1], ARGV[2]) then return {'lease'} end
 local found = record(KEYS[2])
@@ -27,7 +28,11 @@ if found.state then
       'condemned', 'granted_at', 'started_at', 'finished_at', 'launcher')
   end
 else
-  create_record(KEYS[2], KEYS[4], ARGV[7], ARGV[8], 0)
+  -- A lost record does not say until when the attempt before may still be created: wait for it.
+  local window = attempt > 1 and tonumber(ARGV[9]) or 0
+  create_record(KEYS[2], KEYS[4], ARGV[7], ARGV[8], window)
+  redis.call('HSET', KEYS[2], 'attempt', ARGV[4], 'owner', owner)
+  if window > 0 then return {'window', redis.call('HGET', KEYS[2], 'create_before')} end
 end
 local entry = redis.call('XADD', KEYS[3], '*', 'message', ARGV[5])
 redis.call('HSET', KEYS[2], 'attempt', ARGV[4], 'owner', owner, 'entry', entry, 'queue', KEYS[3])

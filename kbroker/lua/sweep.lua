@@ -10,5 +10,5 @@ if redis.call('EXISTS', ARGV[1] .. 'executor:' .. owner) == 1 then return 'owned
 ask_removal(ARGV[1], {
   deployment = ARGV[4], cluster = ARGV[5], namespace = ARGV[6], pod = ARGV[7], uid = ARGV[8],
   removal = 'delete', not_before = found.create_before, reason = ARGV[9],
-})
+}, true)
 return 'asked'

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -56,9 +56,9 @@ class LauncherProcess:
             )
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.child.pid, 9)
-        self.child.wait(10)
+        if self.child.poll() is None:
+            os.killpg(self.child.pid, signal.SIGKILL)
+            self.child.wait(10)
 
     @property
     def said(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from kbroker.event import Cause, PodState, Started
+from kbroker.kube_config import KubeConfig
 from kbroker.local.cluster_process import LocalCluster
 from kbroker.local.redis_server import EmbeddedRedis
 from kbroker.message import LaunchMessage, Removal
@@ -64,11 +65,28 @@ def idle_world(
     cluster.admin.delete("/_local/faults")
 
 
+Start = Callable[..., LauncherProcess]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts launchers that end with the test."""
+    started: list[LauncherProcess] = []
+
+    def launcher(settings: KubeConfig) -> LauncherProcess:
+        started.append(LauncherProcess(settings, tmp_path / f"launcher-{len(started)}.log"))
+        return started[-1]
+
+    yield launcher
+    for process in started:
+        process.kill()
+
+
 def test_every_launch_becomes_exactly_one_pod(world: World) -> None:
     messages = [world.message(f"t{n}") for n in range(60)]
     for priority, part in (("low", messages[:20]), ("high", messages[20:25])):
         world.launch(*part, priority=priority)
-    world.launch(*messages[25:], actor="launch")
+    world.launch(*messages[25:])
     poll("all are reported", lambda: len(world.states()) == 60)
     names = collections.Counter(pod["metadata"]["name"] for pod in world.pods())
     assert names == collections.Counter(pod_name(m.attempt) for m in messages)
@@ -124,17 +142,17 @@ def test_launches_wait_for_quota_and_say_so(world: World) -> None:
 
 
 def test_a_launcher_killed_between_create_and_acknowledgement(
-    idle_world: World, tmp_path: Path
+    idle_world: World, start: Start
 ) -> None:
     world = idle_world
     world.fault({"latency_after_ms": 60_000}, times=5, verb="create", resource="pods")
     messages = [world.message(f"t{n}", SLEEP) for n in range(5)]
     world.launch(*messages)
-    first = LauncherProcess(world.config, tmp_path / "first")
+    first = start(world.config)
     poll("the pods exist", lambda: len(world.pods()) == 5)
     first.kill()
     assert world.events() == []
-    second = LauncherProcess(world.config, tmp_path / "second")
+    second = start(world.config)
     poll("all are reported", lambda: len(world.states()) == 5)
     poll("nothing is left", world.idle)
     assert len(world.pods()) == 5
@@ -188,7 +206,7 @@ def test_garbage_stops_nothing(world: World) -> None:
 
 
 def test_a_message_that_is_never_finished_dies_and_its_launch_is_judged(
-    idle_world: World, tmp_path: Path
+    idle_world: World, start: Start
 ) -> None:
     world = idle_world
     message = world.message("poison")
@@ -198,9 +216,8 @@ def test_a_message_that_is_never_finished_dies_and_its_launch_is_judged(
     world.redis.xreadgroup("launchers", dead, {queue: ">"})
     entry_id = world.redis.xrange(queue)[0][0]
     world.redis.xclaim(queue, "launchers", dead, 0, [entry_id], retrycount=3, idle=60_000)
-    launcher = LauncherProcess(world.config, tmp_path / "log")
+    start(world.config)
     event = poll("it is told", lambda: world.last(message))
-    launcher.kill()
     assert (event.state, event.cause) == (PodState.WAITING, Cause.DEAD)
     assert world.redis.xlen(world.keys.dead) == 1
     assert world.pods() == []
@@ -282,7 +299,7 @@ def test_stopping_a_pod_that_cannot_start(world: World) -> None:
 
 
 def test_refused_credentials_make_launches_wait(
-    idle_world: World, cluster: LocalCluster, tmp_path: Path
+    idle_world: World, cluster: LocalCluster, start: Start, tmp_path: Path
 ) -> None:
     world, kubeconfig = idle_world, tmp_path / "kubeconfig"
     content = cluster.kubeconfig.read_text()
@@ -290,7 +307,7 @@ def test_refused_credentials_make_launches_wait(
     settings = config(
         world.config.broker.url, kubeconfig, **{"broker.prefix": world.config.broker.prefix}
     )
-    launcher = LauncherProcess(settings, tmp_path / "log")
+    launcher = start(settings)
     poll("it is up", lambda: "ready for action" in launcher.said)
     # The token ends, and the one that is read anew is refused too.
     kubeconfig.write_text(content.replace(cluster.token, "ended"))
@@ -311,7 +328,7 @@ def test_refused_credentials_make_launches_wait(
 
 
 def test_what_ends_a_launcher_at_once_in_one_line(
-    redis_url: str, cluster: LocalCluster, unused_port: int, tmp_path: Path
+    redis_url: str, cluster: LocalCluster, unused_port: int, start: Start, tmp_path: Path
 ) -> None:
     cluster.admin.delete("/_local/faults")
     content = cluster.kubeconfig.read_text()
@@ -329,12 +346,8 @@ def test_what_ends_a_launcher_at_once_in_one_line(
         (1, "namespace 'nowhere' does not exist", {"kubernetes.namespace": "nowhere"}, good),
     ]
     started = [
-        (
-            code,
-            words,
-            LauncherProcess(config(redis_url, kubeconfig, **more), tmp_path / f"log-{number}"),
-        )
-        for number, (code, words, more, kubeconfig) in enumerate(cases)
+        (code, words, start(config(redis_url, kubeconfig, **more)))
+        for code, words, more, kubeconfig in cases
     ]
     for code, words, process in started:
         assert process.child.wait(60) == code, (words, process.said)

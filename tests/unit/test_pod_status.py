@@ -540,6 +540,16 @@ TABLE: list[tuple[str, str, Json, PodState, Started, Cause | None, int | None, s
         NOT_FOUND,
     ),
     (
+        "a container that has been restarted",
+        M,
+        pod("Failed", {**waiting(), "restartCount": 1}, reason="DeadlineExceeded"),
+        F,
+        UNKNOWN,
+        Cause.DEADLINE_EXCEEDED,
+        None,
+        "deadline",
+    ),
+    (
         "evicted before the start",
         M,
         pod("Failed", reason="Evicted", message=LOW),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import logging
 import os
 import signal
 import sys
@@ -15,10 +17,12 @@ _WARNING = (
     "containers are processes of this user on this machine: nothing is isolated, "
     "use it for development only"
 )
+_PARENT_CHECK = 0.5
 
 
 def main() -> int:
-    """Serve until SIGINT or SIGTERM; exit code 0, or 1 when it cannot start."""
+    """Serve until SIGINT or SIGTERM; exit code 0, or 1 when it cannot start or go on."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     options, with_parent = _options()
     try:
         import uvloop  # noqa: PLC0415
@@ -29,7 +33,7 @@ def main() -> int:
     try:
         run(_serve(options, with_parent))
     except OSError as error:
-        print(f"kbroker: error: the local cluster cannot start: {error}", file=sys.stderr)  # noqa: T201
+        print(f"kbroker: error: the local cluster stops: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         pass
@@ -47,6 +51,9 @@ def _options() -> tuple[Options, bool]:
     parser.add_argument("--history", type=int, default=20_000, help="changes kept for watches")
     parser.add_argument("--bookmark-interval", type=float, default=5.0, help="seconds")
     parser.add_argument(
+        "--crash-backoff", type=float, default=1.0, help="seconds before the first restart"
+    )
+    parser.add_argument(
         "--no-create-before-policy", action="store_true", help="do not refuse late creates"
     )
     parser.add_argument(
@@ -59,28 +66,39 @@ def _options() -> tuple[Options, bool]:
         max_pods=given.max_pods,
         history=given.history,
         bookmark_interval=given.bookmark_interval,
+        crash_backoff=given.crash_backoff,
         create_before_policy=not given.no_create_before_policy,
     )
     return options, given.exit_with_parent
 
 
 async def _serve(options: Options, with_parent: bool) -> None:
+    """Serve until a signal, or until the parent is gone.
+
+    Raises:
+        OSError: it cannot start, or cannot go on.
+    """
     parent = os.getppid()
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     server = Server(options)
     await server.start()
+    lost = loop.create_task(server.lost())
+    lost.add_done_callback(lambda _: stop.set())
     print(f"local cluster ready: {server.url} kubeconfig={server.kubeconfig}", flush=True)  # noqa: T201
     print(_WARNING, flush=True)  # noqa: T201
     while not stop.is_set():
-        try:
-            await asyncio.wait_for(stop.wait(), 0.5 if with_parent else None)
-        except TimeoutError:
-            if os.getppid() != parent:
-                break
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _PARENT_CHECK if with_parent else None)
+        if with_parent and os.getppid() != parent:
+            break
+    broken = lost.done()
+    lost.cancel()
     await server.stop()
+    if broken:
+        raise OSError("the process that starts containers is gone")
 
 
 if __name__ == "__main__":

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 from aiohttp import web
 
-from kbroker.local.cluster.api import Api, User, answer, refusal
+from kbroker.local.cluster.api import Api
 from kbroker.local.cluster.failure import Failure
-
-ADMIN = "kubernetes-admin"
+from kbroker.local.cluster.request import answer, refusal
+from kbroker.local.cluster.users import ADMIN, User
 
 
 class Admin:
@@ -37,7 +36,7 @@ class Admin:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request below `/_local/`."""
         try:
-            if self._api.user(request).name != ADMIN:
+            if self._api.users.of(request).name != ADMIN:
                 raise Failure(403, "only the admin may do this")
             body = orjson.loads(await request.read() or b"null")
             return answer(orjson.dumps(self._carry_out(request, body) or {}))
@@ -62,9 +61,7 @@ class Admin:
         self._api.resources.create_before_policy = bool(body["create_before"])
 
     def _add_token(self, body: Any) -> dict[str, str]:
-        token = secrets.token_urlsafe(24)
-        self._api.users[token] = User(body["user"], body.get("deny", []))
-        return {"token": token}
+        return {"token": self._api.users.add(User(body["user"], body.get("deny", [])))}
 
     def _set_pod_status(self, namespace: str, name: str, body: Any) -> None:
         self._api.resources.patch(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 from kbroker.local.cluster.failure import Failure, forbidden, invalid, not_found
 from kbroker.local.cluster.store import Object, Store
@@ -25,7 +24,6 @@ _POLICY_MESSAGE = (
     "ValidatingAdmissionPolicy 'kbroker-create-before' with binding 'kbroker-create-before' "
     "denied request: creation time is past kbroker/create-before"
 )
-_MAY_CHANGE = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
 
 
 def check_metadata(kind: str, content: Object) -> None:
@@ -75,9 +73,9 @@ def check_pod(content: Object) -> None:
         Failure: 422 with all causes.
     """
     check_metadata("Pod", content)
-    spec = content.get("spec")
+    spec = content.get("spec") or {}
     name = content["metadata"]["name"]
-    if not isinstance(spec, dict) or not spec.get("containers"):
+    if not spec.get("containers"):
         raise invalid("Pod", name, [("spec.containers", "Required value")])
     causes: list[tuple[str, str]] = []
     seen: set[str] = set()
@@ -97,9 +95,7 @@ def check_pod(content: Object) -> None:
         raise invalid("Pod", name, causes)
 
 
-def _container_causes(field: str, container: Any, seen: set[str]) -> list[tuple[str, str]]:
-    if not isinstance(container, dict):
-        return [(field, "Invalid value: not an object")]
+def _container_causes(field: str, container: Object, seen: set[str]) -> list[tuple[str, str]]:
     causes = []
     name = container.get("name") or ""
     if not name:
@@ -111,10 +107,6 @@ def _container_causes(field: str, container: Any, seen: set[str]) -> list[tuple[
     seen.add(name)
     if not container.get("image"):
         causes.append((f"{field}.image", "Required value"))
-    for part in ("command", "args"):
-        words = container.get(part)
-        if words is not None and not all(isinstance(word, str) for word in words):
-            causes.append((f"{field}.{part}", "Invalid value: must be strings"))
     for position, variable in enumerate(container.get("env") or []):
         if not variable.get("name"):
             causes.append((f"{field}.env[{position}].name", "Required value"))
@@ -140,13 +132,14 @@ def check_change(before: Object, after: Object) -> None:
         if was is not None and becomes > was:
             problem = f"Invalid value: {becomes}: must be less than or equal to previous value"
             raise invalid("Pod", name, [("spec.activeDeadlineSeconds", problem)])
-    for field in _MAY_CHANGE:
-        old.pop(field, None)
-        new.pop(field, None)
+    old.pop("activeDeadlineSeconds", None)
+    new.pop("activeDeadlineSeconds", None)
+    had, has = old.pop("tolerations", None) or [], new.pop("tolerations", None) or []
+    added = all(toleration in has for toleration in had)
     for containers in ("containers", "initContainers"):
         for spec in (old, new):
             spec[containers] = [{**c, "image": ""} for c in spec.get(containers) or []]
-    if old != new:
+    if old != new or not added:
         problem = (
             "Forbidden: pod updates may not change fields other than "
             "`spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -188,7 +181,7 @@ def check_quota(store: Store, namespace: str, name: str) -> None:
             used = sum(
                 pod.object["status"]["phase"] not in ended for pod in store.all("pods", namespace)
             )
-            if used + 1 > int(hard[resource]):
+            if used + 1 > int(str(hard[resource])):
                 raise forbidden(
                     "pods",
                     name,

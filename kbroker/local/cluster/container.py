@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import re
 import signal
 from pathlib import Path
-from typing import Any
 
-from kbroker.local.child import die_with_parent
+from kbroker.local.cluster.environment import Find, NotStarted, environment, expanded
+from kbroker.local.cluster.processes import Process, Processes
 from kbroker.local.cluster.store import Object, timestamp
 
-_REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 _EPOCH = "1970-01-01T00:00:00Z"
 
 
-class NotStarted(Exception):  # noqa: N818 - a state, not an error of ours
-    """The container cannot be created.
-
-    Args:
-        reason: as a kubelet names it.
-        message: in words.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
 class Container:
-    """One run of one container.
+    """One container of a pod, over all its restarts.
 
     Args:
         spec: the container's part of the pod's specification.
-        pod: the pod.
         folder: the pod's folder.
+        processes: what starts them.
     """
 
-    def __init__(self, spec: Object, pod: Object, folder: Path) -> None:
+    def __init__(self, spec: Object, folder: Path, processes: Processes) -> None:
         self.name: str = spec["name"]
         self.spec = spec
         self.restarts = 0
-        self.log = folder / f"{self.name}.log"
-        self._pod = pod
-        self._folder = folder / self.name
-        self._process: asyncio.subprocess.Process | None = None
         self.state: Object = {"waiting": {"reason": "ContainerCreating"}}
-        self.last_state: Object = {}
-        self.killed = False
+        self._last_state: Object = {}
+        self._log = folder / f"{self.name}.log"
+        self._folder = folder / self.name
+        self._processes = processes
+        self._process: Process | None = None
 
     @property
     def running(self) -> bool:
@@ -57,13 +38,22 @@ class Container:
         return "running" in self.state
 
     @property
+    def begun(self) -> bool:
+        """Whether it ran at least once."""
+        return self.running or "terminated" in self.state or bool(self._last_state)
+
+    @property
     def exit_code(self) -> int | None:
         """How it ended; None while it has not."""
         ended = self.state.get("terminated")
         return None if ended is None else int(ended["exitCode"])
 
-    async def start(self) -> None:
+    async def start(self, pod: Object, find: Find) -> None:
         """Start the process; the state says what became of it.
+
+        Args:
+            pod: the pod as it stands.
+            find: looks up secrets and config maps.
 
         Raises:
             NotStarted: it cannot even be created.
@@ -73,29 +63,19 @@ class Container:
             raise NotStarted(
                 "CreateContainerError", "no command specified, and images are not used here"
             )
-        env = environment(self.spec, self._pod, self._folder)
+        env = environment(self.spec, pod, self._folder, find)
         argv = [expanded(word, env) for word in words]
         self._folder.mkdir(parents=True, exist_ok=True)
         wanted = self.spec.get("workingDir")
         folder = wanted if wanted and Path(wanted).is_dir() else str(self._folder)
         try:
-            with self.log.open("ab") as output:
-                self._process = await asyncio.create_subprocess_exec(
-                    *argv,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    cwd=folder,
-                    env=env,
-                    start_new_session=True,
-                    preexec_fn=die_with_parent(),
-                )
+            self._process = await self._processes.start(argv, env, folder, self._log)
         except OSError as error:
             self.state = {
                 "terminated": {
                     "exitCode": 128,
                     "reason": "StartError",
-                    "message": f"failed to start {argv[0]!r}: {error.strerror}",
+                    "message": f'unable to start container process: exec: "{argv[0]}": {error}',
                     "startedAt": _EPOCH,
                     "finishedAt": timestamp(),
                 }
@@ -107,9 +87,7 @@ class Container:
         """Wait until the process has ended."""
         if self._process is None or not self.running:
             return
-        code = await self._process.wait()
-        # What it left behind in its group ends with it, as everything in a container does.
-        self._signal(signal.SIGKILL)
+        code = await self._process.exit
         code = 128 - code if code < 0 else code
         self.state = {
             "terminated": {
@@ -117,34 +95,32 @@ class Container:
                 "reason": "Completed" if code == 0 else "Error",
                 "startedAt": self.state["running"]["startedAt"],
                 "finishedAt": timestamp(),
-                "containerID": self.id,
+                "containerID": self._id,
             }
         }
 
-    async def end(self, grace: float) -> None:
-        """SIGTERM, and after `grace` seconds SIGKILL, to the whole group; wait for the end."""
-        self.killed = True
-        if self._process is None or not self.running:
-            return
-        self._signal(signal.SIGTERM if grace > 0 else signal.SIGKILL)
-        try:
-            await asyncio.wait_for(asyncio.shield(self._process.wait()), max(grace, 0.001))
-        except TimeoutError:
-            self._signal(signal.SIGKILL)
-        await self.wait()
+    def restarting(self, message: str) -> None:
+        """It has ended and will run again later; its log becomes the previous one."""
+        self.restarts += 1
+        self._last_state = self.state
+        self.state = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
 
-    def kill(self) -> None:
-        """SIGKILL to the whole group, without waiting."""
-        self._signal(signal.SIGKILL)
+    def keep_log(self) -> None:
+        """Keep the log of the run before as the previous one."""
+        for suffix in ("", ".times"):
+            path = self._log.with_name(self._log.name + suffix)
+            if path.exists():
+                path.replace(
+                    previous_log(self._log).with_name(previous_log(self._log).name + suffix)
+                )
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the whole process group."""
+        if self._process is not None and self.running:
+            self._process.signal(number)
 
     @property
-    def id(self) -> str:
-        """The container id; "" before it was created."""
+    def _id(self) -> str:
         return f"process://{self._process.pid}" if self._process is not None else ""
 
     def status(self) -> Object:
@@ -156,63 +132,14 @@ class Container:
             "ready": self.running,
             "started": self.running,
             "restartCount": self.restarts,
-            "state": dict(self.state),
-            "lastState": dict(self.last_state),
+            "state": self.state,
+            "lastState": self._last_state,
         }
-        if self.id:
-            status["containerID"] = self.id
+        if self._id:
+            status["containerID"] = self._id
         return status
 
 
-def environment(spec: Object, pod: Object, folder: Path) -> dict[str, str]:
-    """The environment of a container's process.
-
-    Raises:
-        NotStarted: a variable's source is not there or not supported.
-    """
-    env = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(folder),
-        "LANG": os.environ.get("LANG", "C.UTF-8"),
-        "HOSTNAME": pod["metadata"]["name"],
-    }
-    for variable in spec.get("env") or []:
-        source = variable.get("valueFrom")
-        if source:
-            env[variable["name"]] = _field(source, pod)
-        else:
-            env[variable["name"]] = expanded(variable.get("value") or "", env)
-    return env
-
-
-def expanded(text: str, env: dict[str, str]) -> str:
-    """`$(NAME)` replaced by the variable's value, `$$` by `$`; unknown names stay.
-
-    https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
-    """
-
-    def value(found: re.Match[str]) -> str:
-        if found[0] == "$$":
-            return "$"
-        return env.get(found[1], found[0])
-
-    return _REFERENCE.sub(value, text) if "$" in text else text
-
-
-def _field(source: Object, pod: Object) -> str:
-    reference = source.get("fieldRef")
-    if reference is None:
-        kind = next(iter(source), "valueFrom")
-        raise NotStarted(
-            "CreateContainerConfigError", f"{kind} is not supported by the local cluster"
-        )
-    path = reference.get("fieldPath", "")
-    keyed = re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path)
-    if keyed:
-        return str((pod["metadata"].get(keyed[1]) or {}).get(keyed[2], ""))
-    part: Any = pod
-    for step in path.split("."):
-        part = part.get(step) if isinstance(part, dict) else None
-    if part is None:
-        raise NotStarted("CreateContainerConfigError", f"fieldPath {path!r} has no value")
-    return str(part)
+def previous_log(log: Path) -> Path:
+    """Where the log of the run before is."""
+    return log.with_name(f"{log.stem}.previous.log")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-VERSION = {
+VERSION: dict[str, Any] = {
     "major": "1",
     "minor": "36",
     "gitVersion": "v1.36.0+kbroker",
@@ -30,13 +30,13 @@ RESOURCES: dict[str, tuple[str, str, list[str], bool]] = {
     "resourcequotas": ("ResourceQuota", "resourcequota", ["quota"], True),
 }
 
-CORE_VERSIONS = {
+CORE_VERSIONS: dict[str, Any] = {
     "kind": "APIVersions",
     "versions": ["v1"],
     "serverAddressByClientCIDRs": [],
 }
 _REVIEWS = {"groupVersion": "authorization.k8s.io/v1", "version": "v1"}
-GROUPS = {
+GROUPS: dict[str, Any] = {
     "kind": "APIGroupList",
     "apiVersion": "v1",
     "groups": [
@@ -47,7 +47,7 @@ GROUPS = {
         }
     ],
 }
-REVIEW_RESOURCES = {
+REVIEW_RESOURCES: dict[str, Any] = {
     "kind": "APIResourceList",
     "apiVersion": "v1",
     "groupVersion": "authorization.k8s.io/v1",
@@ -62,7 +62,7 @@ REVIEW_RESOURCES = {
     ],
 }
 
-OPENAPI = {"paths": {"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=1"}}}
+OPENAPI: dict[str, Any] = {"paths": {"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=1"}}}
 
 
 def openapi_core() -> dict[str, Any]:
@@ -111,3 +111,21 @@ def core_resources() -> dict[str, Any]:
         "groupVersion": "v1",
         "resources": listed,
     }
+
+
+def document(path: str) -> dict[str, Any] | None:
+    """What stands at a path that is no resource."""
+    if path == "/api/v1":
+        return core_resources()
+    if path == "/openapi/v3/api/v1":
+        return openapi_core()
+    return _DOCUMENTS.get(path)
+
+
+_DOCUMENTS: dict[str, dict[str, Any]] = {
+    "/version": VERSION,
+    "/api": CORE_VERSIONS,
+    "/apis": GROUPS,
+    "/apis/authorization.k8s.io/v1": REVIEW_RESOURCES,
+    "/openapi/v3": OPENAPI,
+}

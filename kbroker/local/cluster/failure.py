@@ -92,10 +92,23 @@ def invalid(kind: str, name: str, causes: list[tuple[str, str]]) -> Failure:
     if len(causes) > 1:
         first = f"[{first}]"
     listed = [
-        {"reason": "FieldValueInvalid", "message": problem, "field": field}
+        {"reason": _cause_reason(problem), "message": problem, "field": field}
         for field, problem in causes
     ]
     return Failure(422, f'{kind} "{name}" is invalid: {first}', name=name, kind=kind, causes=listed)
+
+
+_CAUSES = {
+    "Required value": "FieldValueRequired",
+    "Duplicate value": "FieldValueDuplicate",
+    "Unsupported value": "FieldValueNotSupported",
+    "Forbidden": "FieldValueForbidden",
+    "Too long": "FieldValueTooLong",
+}
+
+
+def _cause_reason(problem: str) -> str:
+    return _CAUSES.get(problem.partition(":")[0], "FieldValueInvalid")
 
 
 def expired(version: int, oldest: int) -> Failure:

@@ -11,6 +11,20 @@ from aiohttp import web
 
 from kbroker.local.cluster.failure import Failure
 
+_MATCH = {"verb", "resource", "namespace", "name_prefix"}
+_ACTION = {
+    "latency_ms",
+    "latency_after_ms",
+    "hold_ms",
+    "then",
+    "status",
+    "reason",
+    "message",
+    "retry_after",
+    "reset",
+    "rate_per_s",
+}
+
 
 class Reset(Exception):  # noqa: N818 - it is what happens
     """The connection is to be cut without an answer."""
@@ -69,10 +83,20 @@ class Faults:
         self._rules: list[Rule] = []
 
     def add(self, rule: dict[str, Any]) -> None:
-        """Add a rule from its JSON form."""
-        self._rules.append(
-            Rule(rule.get("match", {}), rule["action"], rule.get("times"), rule.get("skip", 0))
+        """Add a rule from its JSON form.
+
+        Raises:
+            Failure: 400, it has a key that means nothing, or no action.
+        """
+        match, action = rule.get("match", {}), rule.get("action", {})
+        unknown = (
+            (set(rule) - {"match", "action", "times", "skip"})
+            | (set(match) - _MATCH)
+            | (set(action) - _ACTION)
         )
+        if unknown or not action:
+            raise Failure(400, f"not a rule: {', '.join(sorted(unknown)) or 'no action'}")
+        self._rules.append(Rule(match, action, rule.get("times"), rule.get("skip", 0)))
 
     def clear(self) -> None:
         """Behave again."""

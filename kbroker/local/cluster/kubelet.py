@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import shutil
+import signal
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
-from kbroker.local.cluster.container import Container, NotStarted
+from kbroker.local.cluster.container import Container
+from kbroker.local.cluster.environment import NotStarted
+from kbroker.local.cluster.processes import Processes
+from kbroker.local.cluster.report import ENDED, Report, is_sidecar
 from kbroker.local.cluster.store import Object, timestamp
 
 _PULL_RETRY = 0.3
-_CRASH_BACKOFF = 1.0
-_CRASH_BACKOFF_MAX = 30.0
+_BACKOFF_MAX = 300.0
 _DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
+_SIDECAR_GRACE = 1.0
 
-Record = Callable[[str, str, str], None]  # event type, reason, message
-Publish = Callable[[Callable[[Object], None]], Object | None]
+
+class Host(Protocol):
+    """What a pod's worker needs of its node."""
+
+    processes: Processes
+    crash_backoff: float
+
+    def publish(self, pod: Object, report: Report) -> Object | None:
+        """Write a status into the store; the pod as it stands, None once it is gone."""
+
+    def record(self, pod: Object, kind: str, reason: str, message: str) -> None:
+        """Write an event about a pod."""
+
+    def find(self, namespace: str, resource: str, name: str) -> Object | None:
+        """A secret or config map."""
+
+
+@dataclass
+class _Ending:
+    """When the pod's processes are told to end, and when they are killed (loop's clock)."""
+
+    told: bool = False
+    kill_at: float = float("inf")
 
 
 class PodWorker:
@@ -26,160 +53,209 @@ class PodWorker:
     Args:
         pod: the pod as it was bound.
         folder: the pod's own folder.
-        publish: changes the pod's status in the store; gives the pod as it stands, None
-            once it is gone.
-        record: writes an event about the pod.
+        host: the node.
     """
 
-    def __init__(self, pod: Object, folder: Path, publish: Publish, record: Record) -> None:
-        self._pod = pod
+    def __init__(self, pod: Object, folder: Path, host: Host) -> None:
+        self.pod = pod
         self._folder = folder
-        self._publish = publish
-        self._record = record
+        self._host = host
         spec = pod["spec"]
-        self._inits = [Container(s, pod, folder) for s in spec.get("initContainers") or []]
-        self._containers = [Container(s, pod, folder) for s in spec["containers"]]
-        self._started_at = datetime.now(UTC)
+        self._inits = [
+            Container(s, folder, host.processes) for s in spec.get("initContainers") or []
+        ]
+        self._containers = [Container(s, folder, host.processes) for s in spec["containers"]]
+        if self._inits:
+            for container in self._containers:
+                container.state = {"waiting": {"reason": "PodInitializing"}}
+        self._began = datetime.now(UTC)
+        self._report = Report(timestamp(self._began), self._inits, self._containers)
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
-        self._reason = ""
-        self._message = ""
 
     def update(self, pod: Object) -> None:
         """The pod was changed: it may have a deadline now, or is to be deleted."""
-        self._pod = pod
+        self.pod = pod
         self._changed.set()
+        if pod["status"]["phase"] in ENDED and not self._report.phase:
+            self.kill()  # somebody else has declared it ended
 
     def kill(self) -> None:
         """End every process at once."""
         self._over.set()
-        for container in [*self._inits, *self._containers]:
-            container.kill()
+        self._signal(signal.SIGKILL)
 
     async def run(self) -> None:
         """From binding to the last status."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._report("Pending")
+        self._publish()
         supervisor = asyncio.create_task(self._supervise())
         try:
             if await self._run_inits() and not self._ending:
-                await asyncio.gather(*(self._run_one(c) for c in self._containers))
-        finally:
+                await asyncio.gather(*(self._run_container(c) for c in self._containers))
             await self._end_sidecars()
+        finally:
             supervisor.cancel()
-        self._finish()
+        good = not self._report.reason and all(c.exit_code == 0 for c in self._containers)
+        self._report.phase = "Succeeded" if good else "Failed"
+        self._publish()
+        await self._clean()
+
+    @property
+    def _ending(self) -> bool:
+        """Whether the pod is to end, or is ending."""
+        return self._over.is_set()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for container in [*self._inits, *self._containers]:
+            container.signal(number)
 
     async def _supervise(self) -> None:
         """End the pod at its deadline, or when it is to be deleted."""
-        while not self._ending:
+        loop = asyncio.get_running_loop()
+        ending = _Ending()
+        while True:
             self._changed.clear()
-            deadline = self._pod["spec"].get("activeDeadlineSeconds")
-            left = None
-            if deadline is not None:
-                spent = (datetime.now(UTC) - self._started_at).total_seconds()
-                left = deadline - spent
-                if left <= 0:
-                    self._reason, self._message = "DeadlineExceeded", _DEADLINE_MESSAGE
-                    await self._end(self._pod["spec"]["terminationGracePeriodSeconds"])
-                    return
-            if self._pod["metadata"].get("deletionTimestamp"):
-                await self._end(self._pod["metadata"]["deletionGracePeriodSeconds"])
+            deletion_grace = self.pod["metadata"].get("deletionGracePeriodSeconds")
+            left = self._left()
+            if deletion_grace is not None:
+                ending.kill_at = min(ending.kill_at, loop.time() + deletion_grace)
+            elif left <= 0 and not ending.told:
+                self._report.reason = "DeadlineExceeded"
+                self._report.message = _DEADLINE_MESSAGE
+                grace = self.pod["spec"]["terminationGracePeriodSeconds"]
+                ending.kill_at = loop.time() + grace
+            if ending.kill_at < float("inf") and not ending.told:
+                ending.told = True
+                self._tell()
+            moment = ending.kill_at - loop.time() if ending.told else left
+            if ending.told and moment <= 0:
+                self.kill()
                 return
-            try:
-                await asyncio.wait_for(self._changed.wait(), left)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._changed.wait(), None if moment == float("inf") else moment
+                )
 
-    async def _end(self, grace: float) -> None:
+    def _left(self) -> float:
+        """Seconds until the deadline."""
+        deadline = self.pod["spec"].get("activeDeadlineSeconds")
+        if deadline is None:
+            return float("inf")
+        return float(deadline) - (datetime.now(UTC) - self._began).total_seconds()
+
+    def _tell(self) -> None:
         self._over.set()
-        self._record("Normal", "Killing", "Stopping the pod's containers")
-        everything = [*self._inits, *self._containers]
-        await asyncio.gather(*(container.end(grace) for container in everything))
+        for container in [*self._inits, *self._containers]:
+            if container.running:
+                self._record("Normal", "Killing", f"Stopping container {container.name}")
+                container.signal(signal.SIGTERM)
 
     async def _run_inits(self) -> bool:
+        policy = "Never" if self.pod["spec"]["restartPolicy"] == "Never" else "OnFailure"
         for container in self._inits:
-            sidecar = container.spec.get("restartPolicy") == "Always"
-            if sidecar:
+            if is_sidecar(container.spec):
                 if not await self._started(container):
                     return False
                 continue
-            await self._run_one(container)
+            await self._run_one(container, policy)
             if container.exit_code != 0:
                 return False
+        for container in self._containers:
+            container.state = {"waiting": {"reason": "ContainerCreating"}}
         return True
 
-    async def _run_one(self, container: Container) -> None:
+    async def _run_container(self, container: Container) -> None:
+        await self._run_one(container, self.pod["spec"]["restartPolicy"])
+        if not self._ending and any(c.exit_code is None for c in self._containers):
+            self._publish()
+
+    async def _run_one(self, container: Container, policy: str) -> None:
         """Run a container until it has ended for good."""
-        policy = self._pod["spec"]["restartPolicy"]
         while await self._started(container):
-            if container.running:
-                await container.wait()
+            await container.wait()
             if self._ending or policy == "Never":
-                break
+                return
             if policy == "OnFailure" and container.exit_code == 0:
-                break
+                return
             await self._back_off(container)
-        if not self._ending:
-            self._report()
 
     async def _started(self, container: Container) -> bool:
         """Pull and start; False when the pod ended before that."""
-        image = container.spec["image"]
-        if not await self._pulled(container, image):
+        if not await self._pulled(container):
             return False
+        metadata = self.pod["metadata"]
         while not self._ending:
+            if container.restarts:
+                container.keep_log()
             try:
-                await container.start()
+                await container.start(
+                    self.pod, lambda kind, name: self._host.find(metadata["namespace"], kind, name)
+                )
             except NotStarted as problem:
                 container.state = {"waiting": {"reason": problem.reason, "message": str(problem)}}
                 self._record("Warning", "Failed", f"Error: {problem}")
-                self._report()
-                await self._pause(_CRASH_BACKOFF)
+                self._publish()
+                await self._pause(self._host.crash_backoff)
                 continue
             if self._ending:
                 # The end came while the process was being made.
-                await container.end(0)
-            self._record("Normal", "Started", f"Started container {container.name}")
-            self._report()
+                container.signal(signal.SIGKILL)
+                return True
+            self._record("Normal", "Created", f"Created container: {container.name}")
+            if container.running:
+                self._record("Normal", "Started", f"Started container {container.name}")
+            else:
+                self._record(
+                    "Warning", "Failed", f"Error: {container.state['terminated']['message']}"
+                )
+            self._publish()
             return True
         return False
 
-    async def _pulled(self, container: Container, image: str) -> bool:
+    async def _pulled(self, container: Container) -> bool:
         """Nothing is pulled here; only names under `.invalid` (RFC 2606) never can be."""
-        host = image.partition("/")[0].partition(":")[0]
-        if "/" not in image or not host.endswith(".invalid"):
+        image = container.spec["image"]
+        host, slash, _ = image.partition("/")
+        host = host.partition(":")[0]
+        if (
+            not slash
+            or not host.endswith(".invalid")
+            or container.spec["imagePullPolicy"] == "Never"
+        ):
+            self._record(
+                "Normal", "Pulled", f'Container image "{image}" already present on machine'
+            )
             return not self._ending
         problem = (
             f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": '
             f"dial tcp: lookup {host}: no such host"
         )
         self._record("Normal", "Pulling", f'Pulling image "{image}"')
-        container.state = {"waiting": {"reason": "ErrImagePull", "message": problem}}
         self._record("Warning", "Failed", f'Failed to pull image "{image}": {problem}')
-        self._report()
+        self._record("Warning", "Failed", "Error: ErrImagePull")
+        container.state = {"waiting": {"reason": "ErrImagePull", "message": problem}}
+        self._publish()
         await self._pause(_PULL_RETRY)
-        while not self._ending:
-            message = f'Back-off pulling image "{image}": ErrImagePull: {problem}'
-            container.state = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
-            self._record("Normal", "BackOff", f'Back-off pulling image "{image}"')
-            self._report()
-            await self._pause(3600)
+        if self._ending:
+            return False
+        message = f'Back-off pulling image "{image}": ErrImagePull: {problem}'
+        self._record("Normal", "BackOff", f'Back-off pulling image "{image}"')
+        self._record("Warning", "Failed", "Error: ImagePullBackOff")
+        container.state = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
+        self._publish()
+        await self._over.wait()
         return False
 
     async def _back_off(self, container: Container) -> None:
-        container.restarts += 1
-        container.last_state = dict(container.state)
-        wait = min(_CRASH_BACKOFF * 2.0 ** (container.restarts - 1), _CRASH_BACKOFF_MAX)
-        message = f"back-off {wait:g}s restarting failed container={container.name}"
-        container.state = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
-        self._record("Warning", "BackOff", message)
-        self._report()
+        wait = min(self._host.crash_backoff * 2.0**container.restarts, _BACKOFF_MAX)
+        metadata = self.pod["metadata"]
+        where = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
+        message = f"back-off {wait:g}s restarting failed container={container.name} pod={where}"
+        container.restarting(message)
+        self._record("Warning", "BackOff", f"Back-off restarting failed container {container.name}")
+        self._publish()
         await self._pause(wait)
-
-    @property
-    def _ending(self) -> bool:
-        """Whether the pod is to end, or is ending."""
-        return self._over.is_set()
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not for a pod that ends."""
@@ -187,70 +263,31 @@ class PodWorker:
             await asyncio.wait_for(self._over.wait(), seconds)
 
     async def _end_sidecars(self) -> None:
-        for container in self._inits:
-            if container.running:
-                await container.end(1)
+        running = [container for container in self._inits if container.running]
+        for container in running:
+            container.signal(signal.SIGTERM)
+        for container in running:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(container.wait(), _SIDECAR_GRACE)
+            container.signal(signal.SIGKILL)
+            await container.wait()
 
-    def _finish(self) -> None:
-        """The last status; it says failed when any container did, or none could start."""
-        good = not self._reason and all(c.exit_code == 0 for c in self._containers)
-        self._report("Succeeded" if good else "Failed")
+    async def _clean(self) -> None:
+        """Remove the containers' working folders; their logs stay."""
+        for container in [*self._inits, *self._containers]:
+            folder = self._folder / container.name
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:  # it is not empty
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    def _report(self, phase: str = "") -> None:
+    def _record(self, kind: str, reason: str, message: str) -> None:
+        self._host.record(self.pod, kind, reason, message)
+
+    def _publish(self) -> None:
         """Write the status into the store."""
-        pod = self._publish(lambda status: self._describe(status, phase))
+        pod = self._host.publish(self.pod, self._report)
         if pod is not None:
-            self._pod = pod
-
-    def _describe(self, status: Object, phase: str) -> None:
-        begun = [*self._inits, *self._containers]
-        running = any(c.running or c.exit_code is not None or c.restarts for c in self._containers)
-        present = phase or ("Running" if running else "Pending")
-        status["phase"] = present
-        status["startTime"] = timestamp(self._started_at)
-        status["hostIP"] = status["podIP"] = "127.0.0.1"
-        status["hostIPs"] = status["podIPs"] = [{"ip": "127.0.0.1"}]
-        if self._reason and phase:
-            status["reason"], status["message"] = self._reason, self._message
-        if self._inits:
-            status["initContainerStatuses"] = [c.status() for c in self._inits]
-            if not running and not phase:
-                for container in self._containers:
-                    container.state = {"waiting": {"reason": "PodInitializing"}}
-        status["containerStatuses"] = [c.status() for c in self._containers]
-        ready = present == "Running" and all(c.running for c in self._containers)
-        initialized = all(
-            c.exit_code == 0 or c.spec.get("restartPolicy") == "Always" for c in self._inits
-        )
-        _set_condition(status, "PodReadyToStartContainers", bool(begun))
-        _set_condition(status, "Initialized", initialized)
-        why = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(
-            present, "ContainersNotReady"
-        )
-        _set_condition(status, "ContainersReady", ready, why)
-        _set_condition(status, "Ready", ready, why)
-
-
-def _set_condition(status: Object, kind: str, true: bool, reason: str = "") -> None:
-    conditions = status.setdefault("conditions", [])
-    word = "True" if true else "False"
-    found = next((c for c in conditions if c["type"] == kind), None)
-    if found is None:
-        found = {"type": kind}
-        conditions.append(found)
-    if found.get("status") != word:
-        found["lastTransitionTime"] = timestamp()
-    found["status"] = word
-    found.pop("reason", None)
-    if not true and reason:
-        found["reason"] = reason
-
-
-def set_scheduled(status: Object, problem: str) -> None:
-    """The PodScheduled condition; `problem` says why no node was found."""
-    _set_condition(status, "PodScheduled", not problem, "Unschedulable")
-    found = next(c for c in status["conditions"] if c["type"] == "PodScheduled")
-    if problem:
-        found["message"] = problem
-    else:
-        found.pop("message", None)
+            self.pod = pod

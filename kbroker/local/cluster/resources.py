@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,13 +11,20 @@ from kbroker.local.cluster import admission
 from kbroker.local.cluster.discovery import RESOURCES
 from kbroker.local.cluster.failure import Failure, conflict, modified
 from kbroker.local.cluster.patches import patched
-from kbroker.local.cluster.store import Object, Store, Stored, timestamp
+from kbroker.local.cluster.report import ENDED
+from kbroker.local.cluster.shape import check_shape
+from kbroker.local.cluster.store import Change, Object, Store, Stored, timestamp
 
-_DEFAULT_GRACE = 30
-_ENDED = ("Succeeded", "Failed")
+_SPEC_DEFAULTS = {
+    "restartPolicy": "Always",
+    "terminationGracePeriodSeconds": 30,
+    "schedulerName": "default-scheduler",
+    "serviceAccountName": "default",
+}
 # Written by the server alone; what a client sends is replaced by what stands.
 _SERVER_FIELDS = (
     "uid",
+    "resourceVersion",
     "creationTimestamp",
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
@@ -36,6 +44,7 @@ class Resources:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.create_before_policy = True
+        store.listen("pods", self._pod_changed)
 
     def create(self, resource: str, namespace: str, content: Any) -> Stored:
         """Create an object.
@@ -49,13 +58,17 @@ class Resources:
         if content.setdefault("kind", kind) != kind:
             raise Failure(400, f"{content['kind']} in version v1 cannot be handled as a {kind}")
         content["apiVersion"] = "v1"
-        metadata = content.setdefault("metadata", {})
+        if content.get("metadata") is None:
+            content["metadata"] = {}
+        check_shape(resource, kind, content)
+        metadata = content["metadata"]
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"] + secrets.token_hex(3)[:5]
         for name in ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp"):
             metadata.pop(name, None)
         if namespaced:
-            if metadata.setdefault("namespace", namespace) != namespace:
+            metadata["namespace"] = metadata.get("namespace") or namespace
+            if metadata["namespace"] != namespace:
                 raise Failure(
                     400,
                     "the namespace of the provided object does not match the namespace sent on "
@@ -69,25 +82,23 @@ class Resources:
             admission.check_metadata(kind, content)
             if resource == "namespaces":
                 content["status"] = {"phase": "Active"}
+            elif resource == "secrets":
+                _encode(content)
         return self.store.create(resource, content)
 
     def _admit_pod(self, namespace: str, content: Object) -> None:
-        spec = content.setdefault("spec", {})
         admission.check_pod(content)
-        spec.setdefault("restartPolicy", "Always")
-        spec.setdefault("terminationGracePeriodSeconds", _DEFAULT_GRACE)
-        spec.setdefault("schedulerName", "default-scheduler")
-        spec.setdefault("serviceAccountName", "default")
+        spec = content["spec"]
+        _default(spec, _SPEC_DEFAULTS)
         spec.pop("nodeName", None)
         for container in [*spec["containers"], *(spec.get("initContainers") or [])]:
-            container.setdefault("imagePullPolicy", "IfNotPresent")
-            container.setdefault("resources", {})
-        content["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
-        name = content["metadata"]["name"]
-        if self.store.find("pods", namespace, name) is None:
-            admission.check_quota(self.store, namespace, name)
+            _default(container, {"imagePullPolicy": "IfNotPresent", "resources": {}})
+        content["status"] = {"phase": "Pending", "qosClass": _qos_class(spec["containers"])}
+        content["metadata"]["generation"] = 1
+        # In an API server's order: a name that is taken is found last.
         if self.create_before_policy:
             admission.check_create_before(content)
+        admission.check_quota(self.store, namespace, content["metadata"]["name"])
 
     def replace(
         self, resource: str, namespace: str, name: str, content: Any, *, subresource: str = ""
@@ -98,11 +109,18 @@ class Resources:
             Failure: as an API server would.
         """
         before = self.store.get(resource, namespace, name)
-        if not isinstance(content, dict):
-            raise Failure(400, "the body of the request is not an object")
-        version = content.get("metadata", {}).get("resourceVersion")
+        metadata = _checked(resource, content)["metadata"]
+        if metadata.get("name") != name:
+            raise Failure(
+                400,
+                f"the name of the object ({metadata.get('name')}) does not match the name on the "
+                f"URL ({name})",
+            )
+        version, uid = metadata.get("resourceVersion"), metadata.get("uid")
         if version and version != str(before.version):
             raise modified(resource, name)
+        if uid and uid != before.object["metadata"]["uid"]:
+            raise conflict(resource, name, _uid_differs(uid, before.object["metadata"]["uid"]))
         return self._replaced(resource, before, content, subresource)
 
     def patch(
@@ -122,7 +140,7 @@ class Resources:
         """
         before = self.store.get(resource, namespace, name)
         content = patched(content_type, before.object, patch)
-        metadata = content["metadata"]
+        metadata = _checked(resource, content)["metadata"]
         if metadata.get("resourceVersion") != str(before.version):
             raise modified(resource, name)
         if metadata.get("uid") != before.object["metadata"]["uid"]:
@@ -133,22 +151,17 @@ class Resources:
     def _replaced(self, resource: str, before: Stored, content: Object, subresource: str) -> Stored:
         after = before.copy()
         if subresource == "status":
-            after["status"] = content.get("status", {})
+            after["status"] = content.get("status") or {}
             return self.store.replace(resource, before, after)
-        status = after.get("status")
-        kept = {
-            name: after["metadata"][name] for name in _SERVER_FIELDS if name in after["metadata"]
-        }
-        after = {**content, "metadata": {**content["metadata"], **kept}}
-        after["metadata"]["resourceVersion"] = str(before.version)
-        for name in _SERVER_FIELDS:
-            if name not in kept:
-                after["metadata"].pop(name, None)
-        if status is not None:
-            after["status"] = status
+        sent = {k: v for k, v in content["metadata"].items() if k not in _SERVER_FIELDS}
+        kept = {k: v for k, v in after["metadata"].items() if k in _SERVER_FIELDS}
+        status = {"status": after["status"]} if "status" in after else {}
+        after = {**content, "metadata": {**sent, **kept}, **status}
         if resource == "pods":
             admission.check_metadata("Pod", after)
             admission.check_change(before.object, after)
+            if after["spec"] != before.object["spec"]:
+                after["metadata"]["generation"] += 1
         return self.store.replace(resource, before, after)
 
     def delete(self, resource: str, namespace: str, name: str, options: Object) -> Stored:
@@ -160,14 +173,16 @@ class Resources:
         before = self.store.get(resource, namespace, name)
         _check_preconditions(resource, before, options.get("preconditions") or {})
         if resource == "namespaces":
-            return self._empty_namespace(before)
+            return self._end_namespace(before)
         if resource != "pods":
             return self.store.remove(resource, before)
         pod = before.object
         grace = options.get("gracePeriodSeconds")
+        if grace is None and pod["metadata"].get("deletionTimestamp"):
+            return before
         if grace is None:
             grace = pod["spec"]["terminationGracePeriodSeconds"]
-        if not pod["spec"].get("nodeName") or pod["status"]["phase"] in _ENDED:
+        if not pod["spec"].get("nodeName") or pod["status"]["phase"] in ENDED:
             grace = 0
         if grace <= 0:
             return self.store.remove(resource, before)
@@ -181,13 +196,77 @@ class Resources:
         after["metadata"]["deletionGracePeriodSeconds"] = grace
         return self.store.replace(resource, before, after)
 
-    def _empty_namespace(self, before: Stored) -> Stored:
+    def _end_namespace(self, before: Stored) -> Stored:
+        """A namespace takes nothing new, and goes when its last pod has gone."""
         name = before.object["metadata"]["name"]
+        after = before.copy()
+        after["status"] = {"phase": "Terminating"}
+        after["metadata"].setdefault("deletionTimestamp", timestamp())
+        ending = self.store.replace("namespaces", before, after)
         for resource, (_, _, _, namespaced) in RESOURCES.items():
             if namespaced:
                 for stored in list(self.store.all(resource, name)):
-                    self.store.remove(resource, stored)
-        return self.store.remove("namespaces", before)
+                    self.delete(resource, name, stored.object["metadata"]["name"], {})
+        self._remove_if_empty(name)
+        return ending
+
+    def _pod_changed(self, change: Change) -> None:
+        if change.type == "DELETED":
+            self._remove_if_empty(change.now.object["metadata"]["namespace"])
+
+    def _remove_if_empty(self, namespace: str) -> None:
+        found = self.store.find("namespaces", "", namespace)
+        if found is None or found.object["status"]["phase"] != "Terminating":
+            return
+        if next(self.store.all("pods", namespace), None) is None:
+            self.store.remove("namespaces", found)
+
+
+def _checked(resource: str, content: Any) -> Object:
+    """What is to replace an object, with all types as they should be.
+
+    Raises:
+        Failure: 400.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("metadata"), dict):
+        raise Failure(400, "the body of the request is not an object with metadata")
+    check_shape(resource, RESOURCES[resource][0], content)
+    return content
+
+
+def _default(content: Object, defaults: Object) -> None:
+    for name, value in defaults.items():
+        if content.get(name) is None:
+            content[name] = value
+
+
+def _qos_class(containers: list[Object]) -> str:
+    """https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/."""
+    wanted = [(c["resources"].get("requests"), c["resources"].get("limits")) for c in containers]
+    if not any(requests or limits for requests, limits in wanted):
+        return "BestEffort"
+    guaranteed = all(
+        limits and {"cpu", "memory"} <= set(limits) and (requests or limits) == limits
+        for requests, limits in wanted
+    )
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _encode(secret: Object) -> None:
+    """Plain values of a secret become encoded ones.
+
+    Raises:
+        Failure: 400, a value is not base64.
+    """
+    data = secret.get("data") or {}
+    for name, value in data.items():
+        try:
+            base64.b64decode(value, validate=True)
+        except ValueError as error:
+            raise Failure(400, f"illegal base64 data in data.{name}") from error
+    for name, value in (secret.pop("stringData", None) or {}).items():
+        data[name] = base64.b64encode(value.encode()).decode()
+    secret["data"] = data
 
 
 def _check_preconditions(resource: str, before: Stored, wanted: Object) -> None:

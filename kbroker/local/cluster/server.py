@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 from aiohttp import web
 
-from kbroker.local.cluster.admin import ADMIN, Admin
-from kbroker.local.cluster.api import Api, User
+from kbroker.local.cluster.admin import Admin
+from kbroker.local.cluster.api import Api
 from kbroker.local.cluster.certificates import server_context
 from kbroker.local.cluster.node import Node
 from kbroker.local.cluster.resources import Resources
 from kbroker.local.cluster.store import Store
+from kbroker.local.cluster.users import ADMIN, User
 
 _BODY_MAX = 3 * 1024 * 1024  # what a real API server takes
 _NAMESPACES = ("default", "kube-system")
@@ -30,8 +30,9 @@ class Options:
         folder: kubeconfig, logs and the pods' working folders.
         port: to listen on, on 127.0.0.1; 0 for a free one.
         max_pods: pods that run at once.
-        history: changes that are kept for watches.
+        history: changes of each resource that are kept for watches.
         bookmark_interval: seconds between the bookmarks of a watch.
+        crash_backoff: seconds before the first restart of a container; doubled for each more.
         create_before_policy: whether late creates are refused.
     """
 
@@ -40,6 +41,7 @@ class Options:
     max_pods: int = 110
     history: int = 20_000
     bookmark_interval: float = 5.0
+    crash_backoff: float = 1.0
     create_before_policy: bool = True
 
 
@@ -50,7 +52,7 @@ class Server:
         self._options = options
         self.url = ""
         self.kubeconfig = options.folder / "kubeconfig"
-        self._token = secrets.token_urlsafe(32)
+        self._token = ""
 
     async def start(self) -> None:
         """Serve; afterwards `url` and the kubeconfig file are there.
@@ -66,9 +68,10 @@ class Server:
         resources.create_before_policy = options.create_before_policy
         for name in _NAMESPACES:
             resources.create("namespaces", "", {"metadata": {"name": name}})
-        self._node = Node(store, options.folder / "pods", options.max_pods)
+        self._node = Node(store, options.folder / "pods", options.max_pods, options.crash_backoff)
+        await self._node.start()
         api = Api(resources, self._node, options.bookmark_interval)
-        api.users[self._token] = User(ADMIN)
+        self._token = api.users.add(User(ADMIN))
         application = web.Application(client_max_size=_BODY_MAX)
         application.router.add_route("*", "/_local/{rest:.*}", Admin(api).handle)
         application.router.add_route("*", "/{rest:.*}", api.handle)
@@ -79,12 +82,16 @@ class Server:
         await self._runner.setup()
         context, authority = server_context(options.folder)
         site = web.TCPSite(
-            self._runner, "127.0.0.1", options.port, ssl_context=context, backlog=1024
+            self._runner, "127.0.0.1", options.port, ssl_context=context, backlog=4096
         )
         await site.start()
         port = self._runner.addresses[0][1]
         self.url = f"https://127.0.0.1:{port}"
         self._write_kubeconfig(authority)
+
+    async def lost(self) -> None:
+        """Wait until containers cannot be run any more: the spawner is gone."""
+        await self._node.processes.lost.wait()
 
     async def stop(self) -> None:
         """End every container and connection."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from kbroker.local.cluster.failure import already_exists, expired, not_found
 Object = dict[str, Any]
 Key = tuple[str, str]
 
-_SNAPSHOTS = 16
+_SNAPSHOTS = 64
 
 
 class Stored:
@@ -61,26 +62,44 @@ class Change:
     before: Stored | None
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A list as it was, for its later pages.
+
+    Attributes:
+        version: of the list.
+        items: all of them.
+    """
+
+    version: int
+    items: list[Stored]
+
+
 class Store:
     """All objects of the cluster.
 
     Args:
-        history: how many changes are kept for watches.
+        history: how many changes of each resource are kept for watches.
+
+    Attributes:
+        version: of the last change; one sequence for all resources.
     """
 
     def __init__(self, history: int) -> None:
         self.version = 1
-        self.compacted = 0
-        self._objects: dict[str, OrderedDict[Key, Stored]] = {}
-        self._history: deque[Change] = deque()
         self._limit = history
-        self._listeners: list[Callable[[Change], None]] = []
-        self._snapshots: OrderedDict[int, list[Stored]] = OrderedDict()
+        self._objects: dict[str, dict[Key, Stored]] = defaultdict(dict)
+        self._history: dict[str, deque[Change]] = defaultdict(deque)
+        self._compacted: dict[str, int] = defaultdict(int)
+        self._floor = 0  # of all resources
+        self._listeners: dict[str, list[Callable[[Change], None]]] = defaultdict(list)
+        self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
+        self._snapshot_numbers = itertools.count(1)
 
-    def listen(self, listener: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `listener` with every change from now on; returns how to stop that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+    def listen(self, resource: str, listener: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `listener` with every change of a resource; returns how to stop that."""
+        self._listeners[resource].append(listener)
+        return lambda: self._listeners[resource].remove(listener)
 
     def get(self, resource: str, namespace: str, name: str) -> Stored:
         """The object.
@@ -100,7 +119,7 @@ class Store:
 
     def all(self, resource: str, namespace: str = "") -> Iterator[Stored]:
         """All objects of a resource, of one namespace or of all."""
-        for (where, _), stored in self._objects.get(resource, {}).items():
+        for (where, _), stored in self._objects[resource].items():
             if not namespace or where == namespace:
                 yield stored
 
@@ -112,7 +131,7 @@ class Store:
         """
         metadata = content["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
-        if key in self._objects.setdefault(resource, OrderedDict()):
+        if key in self._objects[resource]:
             raise already_exists(resource, metadata["name"])
         metadata["uid"] = str(uuid.uuid4())
         metadata["creationTimestamp"] = timestamp()
@@ -134,16 +153,17 @@ class Store:
         del self._objects[resource][metadata.get("namespace", ""), metadata["name"]]
         return self._changed("DELETED", resource, content, before)
 
-    def since(self, version: int) -> list[Change]:
-        """The changes after a version.
+    def since(self, resource: str, version: int) -> list[Change]:
+        """The changes of a resource after a version.
 
         Raises:
             Failure: 410, they are not kept any more.
         """
-        if version < self.compacted:
-            raise expired(version, self.compacted)
+        oldest = max(self._floor, self._compacted[resource])
+        if version < oldest:
+            raise expired(version, oldest)
         found = []
-        for change in reversed(self._history):
+        for change in reversed(self._history[resource]):
             if change.version <= version:
                 break
             found.append(change)
@@ -153,24 +173,25 @@ class Store:
         """Forget all history; older versions answer 410 from now on."""
         self._history.clear()
         self._snapshots.clear()
-        self.compacted = self.version
+        self._floor = self.version
 
-    def snapshot(self, items: list[Stored]) -> int:
-        """Keep a list for its later pages; the version it is found under."""
-        self._snapshots[self.version] = items
+    def keep(self, items: list[Stored]) -> int:
+        """Keep a list for its later pages; the number to find it by."""
+        number = next(self._snapshot_numbers)
+        self._snapshots[number] = Snapshot(self.version, items)
         while len(self._snapshots) > _SNAPSHOTS:
             self._snapshots.popitem(last=False)
-        return self.version
+        return number
 
-    def continued(self, version: int) -> list[Stored]:
-        """The list that `snapshot` kept.
+    def kept(self, number: int, version: int) -> Snapshot:
+        """The list that `keep` kept.
 
         Raises:
             Failure: 410, it is not kept any more.
         """
-        found = self._snapshots.get(version)
+        found = self._snapshots.get(number)
         if found is None:
-            raise expired(version, self.compacted)
+            raise expired(version, self.version)
         return found
 
     def _put(self, resource: str, key: Key, content: Object, before: Stored | None) -> Stored:
@@ -186,10 +207,11 @@ class Store:
         content["metadata"]["resourceVersion"] = str(self.version)
         stored = Stored(self.version, content)
         change = Change(change_type, self.version, resource, stored, before)
-        self._history.append(change)
-        while len(self._history) > self._limit:
-            self.compacted = self._history.popleft().version
-        for listener in list(self._listeners):
+        history = self._history[resource]
+        history.append(change)
+        while len(history) > self._limit:
+            self._compacted[resource] = history.popleft().version
+        for listener in tuple(self._listeners[resource]):
             listener(change)
         return stored
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from kbroker.local.cluster.report import ENDED
 from kbroker.local.cluster.store import Object, Stored
 
 _POD_COLUMNS = [
@@ -68,9 +69,12 @@ def pod_status_word(pod: Object) -> str:
     if init:
         word = init
     else:
-        for container in status.get("containerStatuses", []):
+        containers = status.get("containerStatuses", [])
+        for container in reversed(containers):
             word = _container_word(container["state"]) or word
-    if pod["metadata"].get("deletionTimestamp"):
+        if word == "Completed" and any(c.get("ready") for c in containers):
+            word = "NotReady"
+    if pod["metadata"].get("deletionTimestamp") and status["phase"] not in ENDED:
         return "Terminating"
     return word
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +13,8 @@ from aiohttp import web
 from kbroker.local.cluster.failure import Failure
 from kbroker.local.cluster.selectors import Matcher
 from kbroker.local.cluster.store import Change, Store, Stored
+
+_BACKLOG_MAX = 300_000  # pieces: three for each change
 
 Render = Callable[[Stored], bytes]
 
@@ -36,9 +38,10 @@ class Watch:
         self._namespace = namespace
         self._matches = matches
         self._render = render
-        self._lines: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
+        self._shown_first = 0
         self._wake = asyncio.Event()
-        self.version = 0
+        self._after = 0
         self.silenced = False
         self.dropped = False
 
@@ -51,59 +54,62 @@ class Watch:
         Raises:
             Failure: 410, the history does not reach back that far.
         """
+        self._after = version
         if version == 0:
             for stored in self._store.all(self._resource, self._namespace):
                 if self._shows(stored):
-                    self._lines.append(self._line("ADDED", stored))
-            self.version = self._store.version
+                    self._shown_first += 3
+                    self._say_change("ADDED", stored)
+            self._after = self._store.version
         else:
-            self.version = version
-            for change in self._store.since(version):
+            for change in self._store.since(self._resource, version):
                 self._take(change)
-        return self._store.listen(self._take)
+        return self._store.listen(self._resource, self._take)
 
     def _take(self, change: Change) -> None:
-        if change.version <= self.version:
+        if change.version <= self._after:
             return  # a client that is ahead of the server hears nothing
-        self.version = change.version
-        if change.resource != self._resource:
-            return
         metadata = change.now.object["metadata"]
         if self._namespace and metadata.get("namespace") != self._namespace:
             return
-        shown, was = (
-            self._shows(change.now),
-            change.before is not None and self._shows(change.before),
-        )
-        if change.type == "DELETED":
+        shown = self._shows(change.now)
+        was = change.before is not None and self._shows(change.before)
+        if change.type == "DELETED" or not shown:
             kind = "DELETED" if was else ""
-        elif shown:
-            kind = "MODIFIED" if was else "ADDED"
         else:
-            kind = "DELETED" if was else ""
+            kind = "MODIFIED" if was else "ADDED"
         if kind:
-            self._lines.append(self._line(kind, change.now))
-            self._wake.set()
+            self._say_change(kind, change.now)
 
     def _shows(self, stored: Stored) -> bool:
         return self._matches is None or self._matches(stored.object)
 
-    def _line(self, kind: str, stored: Stored) -> bytes:
-        return b'{"type":"' + kind.encode() + b'","object":' + self._render(stored) + b"}\n"
-
-    def bookmark(self, kind: str) -> None:
-        """Tell the client how far it is."""
-        content = {
-            "kind": kind,
-            "apiVersion": "v1",
-            "metadata": {"resourceVersion": str(self.version), "creationTimestamp": None},
-        }
-        self._lines.append(orjson.dumps({"type": "BOOKMARK", "object": content}) + b"\n")
+    def _say_change(self, kind: str, stored: Stored) -> None:
+        if self.silenced:
+            return
+        # In pieces, so that all watches share the object's bytes.
+        self._pieces += (
+            b'{"type":"' + kind.encode() + b'","object":',
+            self._render(stored),
+            b"}\n",
+        )
+        if len(self._pieces) > _BACKLOG_MAX + self._shown_first:
+            self.drop()  # as a real server does with a client that does not read
         self._wake.set()
+
+    def _bookmark(self, kind: str) -> None:
+        """Tell the client how far it is, unless it is ahead."""
+        version = self._store.version
+        if version < self._after:
+            return
+        metadata = {"resourceVersion": str(version), "creationTimestamp": None}
+        content = {"kind": kind, "apiVersion": "v1", "metadata": metadata}
+        self.say([orjson.dumps({"type": "BOOKMARK", "object": content}) + b"\n"])
 
     def say(self, lines: Iterable[bytes], *, last: bool = False) -> None:
         """Send something else, as misbehaviour on demand does; with `last`, then end."""
-        self._lines.extend(lines)
+        if not self.silenced:
+            self._pieces.extend(lines)
         self.dropped = self.dropped or last
         self._wake.set()
 
@@ -111,6 +117,11 @@ class Watch:
         """Send an ERROR event and end."""
         line = orjson.dumps({"type": "ERROR", "object": failure.status()}) + b"\n"
         self.say([line], last=True)
+
+    def silence(self) -> None:
+        """Send nothing any more; the connection stays open."""
+        self.silenced = True
+        self._pieces.clear()
 
     def drop(self) -> None:
         """End the connection."""
@@ -134,25 +145,27 @@ class Watch:
         end = loop.time() + seconds
         mark_at = loop.time() + bookmarks[0] if bookmarks else end
         while True:
-            if self._lines and not self.silenced:
-                pieces = list(self._lines)
-                self._lines.clear()
-                await response.write(b"".join(pieces))
+            await self._flush(response)
             now = loop.time()
             if self.dropped or now >= end:
                 break
             if bookmarks and now >= mark_at:
                 mark_at = now + bookmarks[0]
-                self.bookmark(bookmarks[1])
+                self._bookmark(bookmarks[1])
                 continue
             self._wake.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.0, min(end, mark_at) - now))
-            except TimeoutError:
-                continue
-        if bookmarks and not self.dropped and not self.silenced:
-            self.bookmark(bookmarks[1])
-            await response.write(self._lines.pop())
+        if bookmarks and not self.dropped:
+            self._bookmark(bookmarks[1])
+            await self._flush(response)
+
+    async def _flush(self, response: web.StreamResponse) -> None:
+        while self._pieces:
+            pieces, self._pieces = self._pieces, []
+            if len(pieces) > self._shown_first:
+                self._shown_first = 0
+            await response.write(b"".join(pieces))
 
 
 class Watches:
@@ -169,7 +182,7 @@ class Watches:
         """
         steps: dict[str, Callable[[Watch], Any]] = {
             "drop": Watch.drop,
-            "silence": lambda watch: setattr(watch, "silenced", True),
+            "silence": Watch.silence,
             "garbage": lambda watch: watch.say([b"\x00 this is not JSON\n"]),
             "half_line": lambda watch: watch.say([b'{"type":"ADDED","obj'], last=True),
             "error410": lambda watch: watch.fail(Failure(410, "too old resource version")),

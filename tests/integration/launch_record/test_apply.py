@@ -240,16 +240,14 @@ def test_an_unwanted_pod_that_is_gone_asks_for_nothing(world: World, scene) -> N
     assert world.record() == before
 
 
-def test_an_unwanted_pod_keeps_its_name_until_the_window_is_over(world: World) -> None:
+def test_an_unwanted_pod_is_looked_at_at_once_and_keeps_its_name(world: World) -> None:
     world.published()
     granted = world.grant()
     world.withdraw()
     assert world.report(world.event(PENDING)) == "unwanted"
-    assert world.removals() == []
-    assert {item: r.not_before for item, r in world.parked_removals().items()} == {
-        "delete:uid-1": granted.create_before
-    }
-    assert world.redis.zscore(world.keys.parked("default"), "delete:uid-1") == granted.create_before
+    # A launcher stops it now, and deletes it when no request can create it again.
+    assert [(r.uid, r.not_before) for r in world.removals()] == [("uid-1", granted.create_before)]
+    assert world.parked_removals() == {}
     assert granted.create_before <= world.now() + WINDOW * 1000
 
 

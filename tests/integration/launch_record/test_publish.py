@@ -14,9 +14,7 @@ from tests.integration.launch_record.world import WINDOW, World
 def fail_unstarted(world: World, number: int = 1) -> None:
     """The attempt's pod is seen, and fails without having started."""
     world.report(world.event(PodState.PENDING, number))
-    assert (
-        world.apply(world.event(PodState.FAILED, number, started=Started.NEVER)) == "applied"
-    )
+    assert world.apply(world.event(PodState.FAILED, number, started=Started.NEVER)) == "applied"
 
 
 def refused(world: World, why: str, number: int = 1, executor: str = "exec-1") -> Refused:

@@ -246,7 +246,7 @@ class World:
 
     def dump(self) -> dict[str, tuple[Any, bool]]:
         """All of Redis: every key's content and whether it will expire."""
-        names = sorted(name.decode() for name in self.redis.keys())
+        names = sorted(name.decode() for name in self.redis.scan_iter())
         return {name: (self.content(name), self.redis.pttl(name) > 0) for name in names}
 
     def content(self, name: str) -> Any:

@@ -114,6 +114,11 @@ class Client:
         assert answer.status == 201, answer.body
         return answer.json
 
+    def unscheduled(self, name: str, **spec: Any) -> Object:
+        """A pod that no node takes, once the scheduler has said so: it does not change any more."""
+        self.create(waiting(name, **spec))
+        return self.until(name, lambda found: condition(found, "PodScheduled"))
+
     def refused(self, content: Object, resource: str = "pods") -> Answer:
         """Create, and expect a refusal."""
         answer = self.call("POST", self.path(resource), content)
@@ -212,7 +217,7 @@ def pod(name: str, *command: str, **spec: Any) -> Object:
 
 
 def waiting(name: str, **spec: Any) -> Object:
-    """A pod that no node takes, so that nothing but the test changes it."""
+    """A pod that no node takes."""
     return pod(name, schedulerName="nobody", **spec)
 
 

@@ -58,7 +58,7 @@ class TestOutcome:
             assert condition(found, kind).get("reason") == reason, kind
 
     @pytest.mark.parametrize(
-        ("script", "code"), [("exit 3", 3), ("kill -9 $$", 137), ("kill -15 $$", 143)]
+        ("script", "code"), [("exit 3", 3), ("kill -9 $$$$", 137), ("kill -15 $$$$", 143)]
     )
     def test_failure(self, client: Client, script: str, code: int) -> None:
         client.create(shell("a", script))
@@ -342,7 +342,7 @@ class TestDeletion:
         assert state(last)["terminated"]["exitCode"] == 137
 
     def test_at_once_without_grace(self, client: Client, tmp_path: Path) -> None:
-        client.create(shell("a", f"trap '' TERM; echo $$ > {tmp_path}/pid; sleep 60"))
+        client.create(shell("a", f"trap '' TERM; echo $$$$ > {tmp_path}/pid; sleep 60"))
         pid = int(poll("it runs", lambda: (tmp_path / "pid").exists() and _read(tmp_path / "pid")))
         assert client.delete("a", {"gracePeriodSeconds": 0}).status == 200
         assert client.get("pods", "a").status == 404

@@ -1,0 +1,51 @@
+# `make demo` and `make test` need Python 3.11 or later, make, and a package registry.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p) 2>/dev/null)))
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types contracts check format clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "kbroker needs Python 3.11 or later; set PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# What is installed for the demo alone; everything for development is more.
+$(VENV)/.local: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.local
+
+venv: $(VENV)/.dev ## Create the virtual environment with all that development needs
+
+demo: $(VENV)/.local ## Run about fifty real tasks through the whole of kbroker
+	@$(BIN)/kbroker demo
+
+test: $(VENV)/.dev ## Run the tests
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## Apply the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## Check types
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev ## Check who imports whom
+	$(BIN)/lint-imports
+
+check: lint types contracts test ## All of the above
+
+clean: ## Remove what was made
+	rm -rf $(VENV) .kbroker .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,5 @@
+"""`python -m kbroker` is `kbroker`."""
+
+from kbroker.cli.main import main
+
+main()

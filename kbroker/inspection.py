@@ -1,0 +1,80 @@
+"""What stands in Redis, for a person to look at: launches, their pods, their reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import redis
+
+from kbroker.errors import MessageError, TaskError
+from kbroker.keys import RedisKeys
+from kbroker.launch_record import Record
+from kbroker.redis_client import availability
+from kbroker.task import TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchView:
+    """One wanted launch.
+
+    Attributes:
+        key: the task.
+        launch_id: this queueing of it.
+        state: published, or the state of its last event.
+        attempt: the present attempt.
+        pod: name of its pod; "" before there is one.
+        namespace: where the pod is, or will be.
+        owner: id of the executor that wants it.
+        reason: why it waits or failed; "" for none.
+        age: seconds since it was published.
+    """
+
+    key: TaskKey
+    launch_id: str
+    state: str
+    attempt: int
+    pod: str
+    namespace: str
+    owner: str
+    reason: str
+    age: float
+
+
+def launches(client: redis.Redis, keys: RedisKeys, limit: int = 10_000) -> list[LaunchView]:
+    """The wanted launches, the oldest first.
+
+    Raises:
+        BrokerUnavailableError: Redis is away.
+    """
+    with availability():
+        digests: Any = client.zrange(keys.tasks, 0, limit - 1)
+        pipe = client.pipeline(transaction=False)
+        for digest in digests:
+            pipe.hgetall(keys.task(digest.decode()))
+        hashes = pipe.execute()
+        seconds, _ = client.time()
+    views = (_view(fields, float(seconds)) for fields in hashes if fields)
+    return [view for view in views if view is not None]
+
+
+def _view(fields: dict[bytes, bytes], now: float) -> LaunchView | None:
+    try:
+        record = Record.from_hash(fields)
+        key = TaskKey.from_list(orjson.loads(fields[b"key"]))
+    except (MessageError, TaskError, KeyError, ValueError):
+        return None
+    event = record.event
+    waiting = "parked" if record.entry == "parked" else "published"
+    return LaunchView(
+        key=key,
+        launch_id=fields[b"launch_id"].decode(),
+        state=waiting if event is None else event.state.value,
+        attempt=record.attempt,
+        pod=fields.get(b"pod", b"").decode(),
+        namespace=fields.get(b"namespace", b"").decode(),
+        owner=record.owner,
+        reason=record.dead or (event.message or "" if event is not None else ""),
+        age=max(0.0, now - int(fields.get(b"published_at", b"0")) / 1000),
+    )

@@ -1,0 +1,138 @@
+"""One request for resources, read from HTTP; and answers written to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from kbroker.local.cluster.discovery import RESOURCES
+from kbroker.local.cluster.failure import Failure
+
+_METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_SUBRESOURCES = {"pods": ("log", "status"), "namespaces": ("status",), "nodes": ("status",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request for resources.
+
+    Attributes:
+        verb: create, get, list, watch, update, patch, delete or deletecollection.
+        resource: such as "pods".
+        namespace: "" for all, or for what has none.
+        name: "" for a collection.
+        subresource: "log", "status" or "".
+        query: the query's parameters.
+        tabular: whether the client wants Tables.
+    """
+
+    verb: str
+    resource: str
+    namespace: str
+    name: str
+    subresource: str
+    query: dict[str, str]
+    tabular: bool = False
+
+    @property
+    def full_resource(self) -> str:
+        """The resource as roles name it: "pods/log"."""
+        return self.resource + (f"/{self.subresource}" if self.subresource else "")
+
+    def number(self, name: str) -> int | None:
+        """A number in the query; None without one.
+
+        Raises:
+            Failure: 400, it is not a whole number, or below 0.
+        """
+        given = self.query.get(name)
+        if not given:
+            return None
+        if not given.isascii() or not given.isdigit():
+            raise Failure(400, f"invalid value for {name}: {given!r} is not a whole number")
+        return int(given)
+
+    def flag(self, name: str) -> bool:
+        """Whether a switch in the query is on."""
+        return self.query.get(name, "").lower() in ("1", "true")
+
+
+def read_call(request: web.Request) -> Call:
+    """What is asked for.
+
+    Raises:
+        Failure: 404, there is no such resource; 405, it has no such method.
+    """
+    parts = request.path.strip("/").split("/")
+    if parts[:2] != ["api", "v1"] or not 3 <= len(parts) <= 7:
+        raise _unknown()
+    parts = parts[2:]
+    namespace = ""
+    if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in _SUBRESOURCES["namespaces"]:
+        namespace, parts = parts[1], parts[2:]
+    resource, name, subresource = (*parts, "", "")[:3]
+    if resource not in RESOURCES or len(parts) > 3:
+        raise _unknown()
+    if subresource and subresource not in _SUBRESOURCES.get(resource, ()):
+        raise _unknown()
+    query = dict(request.query)
+    call = Call(
+        _verb(request.method, name, query),
+        resource,
+        namespace,
+        name,
+        subresource,
+        query,
+        "as=Table" in request.headers.get("Accept", ""),
+    )
+    if RESOURCES[resource][3] and not namespace and call.verb not in ("list", "watch"):
+        raise Failure(405, "the server does not allow this method on the requested resource")
+    return call
+
+
+def _verb(method: str, name: str, query: dict[str, str]) -> str:
+    if method == "GET":
+        if query.get("watch") in ("1", "true"):
+            return "watch"
+        return "get" if name else "list"
+    verb = _METHODS.get(method, "")
+    if verb == "delete" and not name:
+        return "deletecollection"
+    if not verb or (verb == "create") == bool(name):
+        raise Failure(405, "the server does not allow this method on the requested resource")
+    return verb
+
+
+def _unknown() -> Failure:
+    return Failure(404, "the server could not find the requested resource")
+
+
+async def read_body(request: web.Request) -> Any:
+    """The body, decoded; None without one.
+
+    Raises:
+        Failure: 400, it is not JSON.
+    """
+    data = await request.read() if request.can_read_body else b""
+    if not data:
+        return None
+    try:
+        return orjson.loads(data)
+    except ValueError as error:
+        raise Failure(400, f"the body of the request is not JSON: {error}") from error
+
+
+def answer(body: bytes, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def refusal(failure: Failure) -> web.Response:
+    """A failure as an answer."""
+    response = answer(orjson.dumps(failure.status()), failure.code)
+    if "retryAfterSeconds" in failure.details:
+        response.headers["Retry-After"] = str(failure.details["retryAfterSeconds"])
+    return response
