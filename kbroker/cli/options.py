@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kbroker.errors import BrokerUnavailableError, UsageError
+from kbroker.errors import UsageError
 from kbroker.kube_config import KubeConfig
-from kbroker.redis_client import availability, connect, place
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file; also $KBROKER_CONFIG.", metavar="FILE")
@@ -30,9 +28,7 @@ Namespace = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")]
 Wait = Annotated[
     float,
-    typer.Option(
-        help="Wait this long for Redis and the kubeconfig to be there.", metavar="SECONDS"
-    ),
+    typer.Option(help="How long to wait for Redis and the cluster to be up.", metavar="SECONDS"),
 ]
 
 
@@ -69,46 +65,3 @@ def configuration(
             raise UsageError(f"--set {setting!r}: must be section.key=value")
         overrides[name] = value
     return KubeConfig.load(config, overrides=overrides)
-
-
-def require_redis(config: KubeConfig) -> None:
-    """See that Redis is configured and answers.
-
-    Raises:
-        UsageError: no URL is configured.
-        BrokerUnavailableError: it does not answer.
-    """
-    if not config.broker.url:
-        raise UsageError(
-            "no Redis is configured: set KBROKER__BROKER__URL=redis://host:6379, or use --local"
-        )
-    client = connect(config.broker.url, config.broker.socket_timeout)
-    try:
-        with availability():
-            client.ping()
-    except BrokerUnavailableError as error:
-        where = place(config.broker.url)
-        raise BrokerUnavailableError(
-            f"no Redis at {where} ({error.__cause__}): is it up, and broker.url right?"
-        ) from error
-    finally:
-        client.close()
-
-
-def wait_for(config: KubeConfig, seconds: float) -> None:
-    """Wait until Redis answers and the kubeconfig exists, for `seconds` at most.
-
-    Raises:
-        UsageError, BrokerUnavailableError: as `require_redis`, once the time is over.
-    """
-    deadline = time.monotonic() + seconds
-    path = config.kubernetes.kubeconfig
-    while True:
-        try:
-            require_redis(config)
-            if not path or Path(path).exists() or time.monotonic() >= deadline:
-                return
-        except BrokerUnavailableError:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(0.1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from kbroker.errors import ClusterError
+from kbroker.cli import preflight
+from kbroker.cli.workers import WATCHER_MODULE, command, environment, launcher_module
+from kbroker.errors import BrokerUnavailableError, ClusterError
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
 from kbroker.local.child import die_with_parent
@@ -19,8 +22,14 @@ from kbroker.local.redis_server import EmbeddedRedis
 from kbroker.redis_client import connect
 from kbroker.result_stream import read_watch
 
+log = logging.getLogger(__name__)
+
 _READY_WITHIN = 30.0
 _STOP_WITHIN = 10.0
+# A worker that ends sooner than this would only end again.
+_WORTH_RESTARTING = 5.0
+_RESTARTS = 5
+_THREADS = 2
 # Everything is on this machine: what is slow elsewhere is over in a moment here.
 LOCAL_DEFAULTS = {
     "broker.redelivery_after": "5",
@@ -31,6 +40,14 @@ LOCAL_DEFAULTS = {
 }
 
 
+@dataclass(slots=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    module: list[str]
+    started: float
+    restarts: int = 0
+
+
 class Stack:
     """Child processes that all end with this one.
 
@@ -38,21 +55,24 @@ class Stack:
         config: the configuration that the stack fills in.
         folder: logs and state.
         launchers: launcher processes.
+        own_cluster: whether to start a local cluster; otherwise the configured one is used.
     """
 
-    def __init__(self, config: KubeConfig, folder: Path, launchers: int) -> None:
+    def __init__(
+        self, config: KubeConfig, folder: Path, launchers: int, *, own_cluster: bool = True
+    ) -> None:
         self.folder = folder
         self._given = config
         self._launchers = launchers
         self._redis = EmbeddedRedis()
-        self._cluster = LocalCluster(folder / "cluster")
-        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._cluster = LocalCluster(folder / "cluster") if own_cluster else None
+        self._workers: dict[str, _Worker] = {}
         self.config = config
 
     @property
-    def logs(self) -> Path:
-        """Folder of the tasks' logs: namespace/pod/uid/container.log."""
-        return self._cluster.logs
+    def logs(self) -> Path | None:
+        """Folder of the tasks' logs, namespace/pod/uid/container.log; None if elsewhere."""
+        return None if self._cluster is None else self._cluster.logs
 
     def __enter__(self) -> Stack:
         try:
@@ -71,31 +91,32 @@ class Stack:
         self.stop()
 
     def _start(self) -> None:
+        if self._cluster is None:
+            verbs = {*preflight.LAUNCHER_VERBS, *preflight.WATCHER_VERBS}
+            preflight.require_cluster(self._given, sorted(verbs))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._redis.start()
-        self._cluster.start()
-        self.config = with_defaults(
-            self._given,
-            {
-                **LOCAL_DEFAULTS,
-                "broker.url": self._redis.url,
-                "kubernetes.kubeconfig": str(self._cluster.kubeconfig),
-            },
-        )
-        self._worker("watcher", "workers.watcher")
+        # Whatever file or environment say: another installation's launchers and cluster
+        # have no part in a local run.
+        own = {"broker.url": self._redis.start().url}
+        if self._cluster is not None:
+            own["kubernetes.kubeconfig"] = str(self._cluster.start().kubeconfig)
+            own["kubernetes.context"] = ""
+        self.config = with_defaults(self._given, LOCAL_DEFAULTS, own)
+        if self._cluster is not None:
+            _create_namespace(self._cluster, self.config.kubernetes.namespace)
+        self._add("watcher", WATCHER_MODULE)
         for number in range(1, self._launchers + 1):
-            self._worker(
-                f"launcher-{number}",
-                *("dramatiq", "workers.launcher", "--processes", "1", "--threads", "2"),
-            )
+            self._add(f"launcher-{number}", launcher_module(1, _THREADS))
         self._wait_for_watcher()
 
-    def _worker(self, name: str, *module: str) -> None:
-        env = {**os.environ, **self.config.as_env()}
-        with self._log(name).open("wb") as output:
-            self._workers[name] = subprocess.Popen(
-                [sys.executable, "-m", *module],
-                env=env,
+    def _add(self, name: str, module: list[str]) -> None:
+        self._workers[name] = _Worker(self._begin(name, module), module, time.monotonic())
+
+    def _begin(self, name: str, module: list[str]) -> subprocess.Popen[bytes]:
+        with self._log(name).open("ab") as output:
+            return subprocess.Popen(
+                command(module),
+                env=environment(self.config),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -111,45 +132,100 @@ class Stack:
         key = RedisKeys(self.config.broker.prefix).watch(*place)
         client = connect(self._redis.url, 5.0)
         deadline = time.monotonic() + _READY_WITHIN
-        while not read_watch(client, key).synced_at:
-            self.check()
-            if time.monotonic() > deadline:
-                log = self._log("watcher")
-                raise ClusterError(f"the watcher is not ready after {_READY_WITHIN:g} s; see {log}")
-            time.sleep(0.02)
-        client.close()
+        try:
+            while not read_watch(client, key).synced_at:
+                self.check()
+                if time.monotonic() > deadline:
+                    raise ClusterError(
+                        f"the watcher is not ready after {_READY_WITHIN:g} s; "
+                        f"see {self._log('watcher')}"
+                    )
+                time.sleep(0.02)
+        finally:
+            client.close()
 
     def check(self) -> None:
-        """See that every process still runs.
+        """See that every process still runs; a worker that was killed is started again.
 
         Raises:
-            ClusterError: one has ended; says which, and what it said last.
+            ClusterError, BrokerUnavailableError: one has ended for good; says which, and
+                what it said last.
         """
         for name, worker in self._workers.items():
-            if worker.poll() is not None:
-                said = self._log(name).read_text(errors="replace").strip().splitlines()
-                last = said[-1] if said else "it said nothing"
-                raise ClusterError(f"{name} ended with exit code {worker.returncode}: {last}")
+            if worker.process.poll() is not None:
+                self._restart(name, worker)
+        if _ended(self._redis.pid):
+            raise BrokerUnavailableError("the embedded Redis has ended")
+        if self._cluster is not None and _ended(self._cluster.pid):
+            raise ClusterError(f"the local cluster has ended; see {self._cluster.log}")
+
+    def _restart(self, name: str, worker: _Worker) -> None:
+        code = worker.process.returncode
+        lived = time.monotonic() - worker.started
+        if lived < _WORTH_RESTARTING or worker.restarts == _RESTARTS:
+            said = self._log(name).read_text(errors="replace").strip().splitlines()
+            # Its own words, where it had any, rather than what its runner made of them.
+            errors = [line for line in said if "error: " in line] or said or ["it said nothing"]
+            raise ClusterError(f"{name} ended with exit code {code}: {errors[-1]}")
+        log.warning("%s ended with exit code %s, starting it again", name, code)
+        _kill_group(worker.process)
+        worker.process = self._begin(name, worker.module)
+        worker.started = time.monotonic()
+        worker.restarts += 1
 
     def stop(self) -> None:
         """End everything, in the order in which it depends on each other."""
-        for worker in self._workers.values():
-            if worker.poll() is None:
-                worker.send_signal(signal.SIGTERM)
+        processes = [worker.process for worker in self._workers.values()]
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_WITHIN
-        for worker in self._workers.values():
+        for process in processes:
             try:
-                worker.wait(max(0.1, deadline - time.monotonic()))
+                process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                os.killpg(worker.pid, signal.SIGKILL)
-                worker.wait()
+                _kill_group(process)
+                process.wait()
         self._workers.clear()
-        self._cluster.stop()
+        if self._cluster is not None:
+            self._cluster.stop()
         self._redis.stop()
 
 
-def with_defaults(config: KubeConfig, defaults: dict[str, str]) -> KubeConfig:
-    """The configuration with other defaults: what was given explicitly stays."""
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """A killed launcher leaves its own children behind, in its group."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _ended(pid: int | None) -> bool:
+    """Whether a child of ours has ended."""
+    if pid is None:
+        return True
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
+
+
+def _create_namespace(cluster: LocalCluster, namespace: str) -> None:
+    found = cluster.admin.get("/api/v1/namespaces")["items"]
+    if namespace not in {one["metadata"]["name"] for one in found}:
+        cluster.admin.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
+
+
+def with_defaults(
+    config: KubeConfig, defaults: dict[str, str], own: dict[str, str] | None = None
+) -> KubeConfig:
+    """The configuration with other defaults.
+
+    Args:
+        config: what was given explicitly in it stays.
+        defaults: for what was not given.
+        own: what is so, whatever was given.
+    """
     values = config.values()
     given = {name: values[name] for name in values if config.source(name) != "default"}
-    return KubeConfig.from_values(**{**defaults, **given})
+    return KubeConfig.from_values(**{**defaults, **given, **(own or {})})

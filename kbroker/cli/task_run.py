@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import orjson
+
 from kbroker.cli.task_file import TaskSpec
+from kbroker.cli.text import one_line
 from kbroker.event import Outcome
 from kbroker.executor import KubernetesExecutor
-from kbroker.task import TaskKey
+from kbroker.task import Launch, TaskKey
+
+_LAUNCH_IDS = uuid.UUID("5d3cb6d1-2f1c-5b43-9d61-6f5d8a0d6a53")
+# How often the executor is asked whether it still knows every task.
+_RECOUNT_EVERY = 3.0
+_NEWS = 20
 
 
 class State(StrEnum):
@@ -24,11 +33,12 @@ class State(StrEnum):
     SUCCESS = "success"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    LOST = "lost"  # its launch belongs to another run, or was withdrawn elsewhere
 
     @property
     def final(self) -> bool:
         """Whether nothing more happens."""
-        return self in (State.SUCCESS, State.FAILED, State.CANCELLED)
+        return self in (State.SUCCESS, State.FAILED, State.CANCELLED, State.LOST)
 
 
 @dataclass(slots=True)
@@ -38,16 +48,31 @@ class TaskProgress:
     Attributes:
         spec: its line in the file.
         state: where it stands.
-        tries: how often it was tried, this time included.
         since: when it came into this state, monotonic seconds.
-        outcome: how its last try ended.
+        launch: its present try.
+        outcomes: how each finished try ended, in order.
     """
 
     spec: TaskSpec
+    launch: Launch
     state: State = State.QUEUED
-    tries: int = 1
     since: float = 0.0
-    outcome: Outcome | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def tries(self) -> int:
+        """How often it was tried, the present try included."""
+        return self.launch.key.try_number
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the last finished try ended."""
+        return self.outcomes[-1] if self.outcomes else None
+
+    @property
+    def attempts(self) -> int:
+        """How many launches it took, over all tries."""
+        return sum(outcome.attempts for outcome in self.outcomes)
 
     @property
     def as_expected(self) -> bool:
@@ -79,44 +104,60 @@ class TaskRun:
     progress: dict[str, TaskProgress] = field(default_factory=dict)
     finished: int = 0
     interrupts: int = 0
+    _recount_at: float = 0.0
+    _news: list[str] = field(default_factory=list)
+    _told: int = 0
 
     def submit(self) -> None:
         """Want every task."""
         for spec in self.tasks:
-            self.progress[spec.id] = TaskProgress(spec, since=self.clock())
-            self._execute(spec, 1)
+            self.progress[spec.id] = TaskProgress(spec, self._launch(spec, 1), since=self.clock())
+            self._execute(self.progress[spec.id])
+        self._recount_at = self.clock() + _RECOUNT_EVERY
 
-    def _execute(self, spec: TaskSpec, number: int) -> None:
+    def _launch(self, spec: TaskSpec, number: int) -> Launch:
+        """The launch of one try: the same for the same run, task and try."""
+        key = TaskKey(self.name, spec.id, self.run_id, number)
+        name = orjson.dumps([self.name, self.run_id, spec.id, number]).decode()
+        deployment = self.executor.config.core.deployment
+        return Launch(deployment, key, str(uuid.uuid5(_LAUNCH_IDS, name)))
+
+    def _execute(self, task: TaskProgress) -> None:
         self.executor.execute_async(
-            self._key(spec.id, number),
-            spec.command,
-            executor_config=spec.config,
-            launch_id=f"{self.run_id}/{spec.id}/{number}",
+            task.launch.key,
+            task.spec.command,
+            executor_config=task.spec.config,
+            launch_id=task.launch.launch_id,
         )
-
-    def _key(self, task: str, number: int) -> TaskKey:
-        return TaskKey(self.name, task, self.run_id, number)
 
     def beat(self) -> None:
         """One turn of the scheduler's loop."""
         self.executor.heartbeat()
         for key, (state, info) in self.executor.get_event_buffer().items():
-            self._take(self.progress[key.task_id], key, state, info)
+            task = self.progress[key.task_id]
+            if key == task.launch.key and not task.state.final:
+                self._take(task, state, info)
         if self.interrupts:
-            self._cancel(self.executor.not_launched())
+            self._cancel([self.progress[k.task_id] for k in self.executor.not_launched()])
+        if self.clock() >= self._recount_at:
+            self._recount_at = self.clock() + _RECOUNT_EVERY
+            self._recount()
 
-    def _take(self, task: TaskProgress, key: TaskKey, state: str, info: Any) -> None:
+    def _take(self, task: TaskProgress, state: str, info: Any) -> None:
         if state not in ("success", "failed"):
             self._enter(task, State.PENDING if state == "queued" else State.RUNNING)
             return
-        task.outcome = info
+        task.outcomes.append(info)
         limit = self.retries if task.spec.retries is None else task.spec.retries
-        if state == "failed" and key.try_number <= limit and not self.interrupts:
-            task.tries = key.try_number + 1
+        if state == "failed" and task.tries <= limit and not self.interrupts:
+            self._tell(f"{task.spec.id}: try {task.tries} failed, trying again: {info}")
+            task.launch = self._launch(task.spec, task.tries + 1)
             self._enter(task, State.QUEUED)
-            self._execute(task.spec, task.tries)
+            self._execute(task)
             return
         self._enter(task, State(state))
+        if not task.as_expected:
+            self._tell(f"{task.spec.id}: {state}: {info}")
 
     def _enter(self, task: TaskProgress, state: State) -> None:
         if state.final and not task.state.final:
@@ -124,21 +165,44 @@ class TaskRun:
         task.state = state
         task.since = self.clock()
 
+    def _recount(self) -> None:
+        """Find the tasks that the executor dropped: they are not this run's to run."""
+        waiting = self.executor.queued_tasks
+        for task in self.progress.values():
+            key = task.launch.key
+            known = task.state.final or key in waiting or key in self.executor.running
+            if not known and key not in self.executor.event_buffer:
+                self._enter(task, State.LOST)
+                self._tell(
+                    f"{task.spec.id}: another run has this launch, or it was withdrawn: "
+                    "give this run another --run-id"
+                )
+
+    def _tell(self, line: str) -> None:
+        self._told += 1
+        if self._told <= _NEWS:
+            self._news.append(one_line(line))
+        elif self._told == _NEWS + 1:
+            self._news.append("further failures are in the table at the end")
+
+    def news(self) -> list[str]:
+        """What happened since the last call that is worth a line."""
+        news, self._news = self._news, []
+        return news
+
     def interrupt(self) -> None:
         """Ctrl-C: the first time nothing more is launched, the second time all is cancelled."""
         self.interrupts += 1
 
     def cancel_all(self) -> None:
         """Revoke everything that is not final; its pods are removed."""
-        self._cancel([k for k in self._keys() if not self.progress[k.task_id].state.final])
+        self._cancel(list(self.progress.values()))
 
-    def _keys(self) -> list[TaskKey]:
-        return [self._key(task.spec.id, task.tries) for task in self.progress.values()]
-
-    def _cancel(self, keys: list[TaskKey]) -> None:
-        for key in keys:
-            self.executor.revoke(key, "cancelled by the user")
-            self._enter(self.progress[key.task_id], State.CANCELLED)
+    def _cancel(self, tasks: list[TaskProgress]) -> None:
+        for task in tasks:
+            if not task.state.final:
+                self.executor.revoke(task.launch.key, "cancelled by the user")
+                self._enter(task, State.CANCELLED)
 
     @property
     def over(self) -> bool:
@@ -149,6 +213,18 @@ class TaskRun:
     def as_expected(self) -> bool:
         """Whether every task ended as its line says."""
         return all(task.as_expected for task in self.progress.values())
+
+    @property
+    def places(self) -> set[tuple[str, str]]:
+        """Cluster and namespace of every task."""
+        settings = self.executor.config.kubernetes
+        return {
+            (
+                spec.config.get("cluster", settings.cluster),
+                spec.config.get("namespace", settings.namespace),
+            )
+            for spec in self.tasks
+        }
 
     def counts(self) -> Counter[State]:
         """How many tasks are in each state."""
@@ -164,9 +240,9 @@ class TaskRun:
         found = []
         for task in self.progress.values():
             if task.state in (State.QUEUED, State.PENDING):
-                why = self.executor.waiting(self._key(task.spec.id, task.tries))
+                why = self.executor.waiting(task.launch.key)
                 if why and not why.startswith(("waits ", "all ")):
-                    found.append((task.spec.id, why))
+                    found.append((task.spec.id, one_line(why)))
                     if len(found) == count:
                         break
         return found

@@ -52,7 +52,7 @@ def gate(world: WatcherWorld) -> tuple[str, Callable[[], None]]:
 
 
 def test_the_executor_hears_of_every_state(world: WatcherWorld) -> None:
-    world.leading()
+    world.watching()
     script, go = gate(world)
     attempt = world.launched("ok", script)
     world.runs(attempt)
@@ -68,7 +68,7 @@ def test_the_executor_hears_of_every_state(world: WatcherWorld) -> None:
 
 
 def test_a_failure_says_why_and_a_deleted_pod_leaves_the_picture(world: WatcherWorld) -> None:
-    world.leading()
+    world.watching()
     attempt = world.launched("bad", "exit 3")
     final = world.final(attempt)
     assert (final.cause, final.exit_code) == (Cause.ERROR, 3)
@@ -79,7 +79,7 @@ def test_a_failure_says_why_and_a_deleted_pod_leaves_the_picture(world: WatcherW
 
 
 def test_a_running_pod_that_is_deleted(world: WatcherWorld) -> None:
-    world.leading()
+    world.watching()
     attempt = world.launched("deleted", "sleep 60")
     world.runs(attempt)
     world.remove(attempt)
@@ -88,7 +88,7 @@ def test_a_running_pod_that_is_deleted(world: WatcherWorld) -> None:
 
 
 def test_a_pod_deleted_before_it_was_bound_never_started(world: WatcherWorld) -> None:
-    world.leading()
+    world.watching()
     attempt = world.launched("unbound", **NOWHERE)
     world.until("it is unschedulable", lambda: "unschedulable" in str(world.events(attempt)))
     waits = world.events(attempt)[-1]
@@ -98,7 +98,7 @@ def test_a_pod_deleted_before_it_was_bound_never_started(world: WatcherWorld) ->
 
 
 def test_a_pod_that_only_lost_its_labels_may_still_start(world: WatcherWorld) -> None:
-    world.leading()
+    world.watching()
     attempt = world.launched("relabelled", **NOWHERE)
     world.until("it is in the picture", world.picture)
     pod = world.admin.get(f"{world.pods_path}/{pod_name(attempt)}")
@@ -110,7 +110,7 @@ def test_a_pod_that_only_lost_its_labels_may_still_start(world: WatcherWorld) ->
 
 
 def test_pods_that_are_not_ours_are_named_once_and_left_alone(world: WatcherWorld) -> None:
-    watcher = world.leading()
+    watcher = world.watching()
     attempt = world.wanted("mine")
     pod = world.create(attempt, "sleep 60")
     copy = {**pod["metadata"], "name": "a-copy"}
@@ -171,7 +171,7 @@ def test_410_with_deletions_in_the_gap(world: WatcherWorld) -> None:
     go()
     world.until("it has finished", lambda: world.phase(ends) == "Succeeded")
     world.admin.post("/_local/compact", {})
-    second = world.leading()
+    second = world.watching()
     gone = world.final(runs)
     assert (gone.cause, gone.started) == (Cause.VANISHED, Started.YES)
     assert gone.resource_version == world.progress().listed
@@ -185,7 +185,7 @@ def test_410_with_deletions_in_the_gap(world: WatcherWorld) -> None:
 
 @pytest.mark.parametrize("how", ["drop", "garbage", "half_line", "error410"])
 def test_a_broken_watch_loses_and_repeats_nothing(world: WatcherWorld, how: str) -> None:
-    world.leading()
+    world.watching()
     script, go = gate(world)
     before = world.launched("before", script)
     world.runs(before)
@@ -200,7 +200,7 @@ def test_a_broken_watch_loses_and_repeats_nothing(world: WatcherWorld, how: str)
 
 
 def test_a_silent_connection_is_given_up(world: WatcherWorld) -> None:
-    watcher = world.leading(watcher__silent_timeout=1.0)
+    watcher = world.watching(watcher__silent_timeout=1.0)
     world.admin.post("/_local/watches", {"action": "silence"})
     attempt = world.launched("unheard")
     assert world.final(attempt).state is PodState.SUCCEEDED
@@ -208,7 +208,7 @@ def test_a_silent_connection_is_given_up(world: WatcherWorld) -> None:
 
 
 def test_an_idle_watch_beyond_the_servers_timeout_replays_nothing(world: WatcherWorld) -> None:
-    watcher = world.leading(watcher__watch_timeout=1.0)
+    watcher = world.watching(watcher__watch_timeout=1.0)
     attempt = world.launched("done")
     world.final(attempt)
     stream, watches = world.results(), world.requests("watch")
@@ -229,7 +229,7 @@ def test_a_version_below_the_checkpoint_begins_a_new_generation(world: WatcherWo
     world.redis.hset(key, "checkpoint", str(10**9))
     world.redis.hset(world.keys.task(attempt.launch.digest), "rv", str(10**9))
     world.sleep_past_lease()
-    world.leading()
+    world.watching()
     world.until("it lists", lambda: world.progress().generation == 1)
     go()
     # By number alone this event would be older than what the record knows.
@@ -241,7 +241,7 @@ def test_a_list_in_many_pages(world: WatcherWorld) -> None:
     attempts = [world.wanted(f"t{n}") for n in range(55)]
     for attempt in attempts:
         world.create(attempt, **NOWHERE)
-    world.leading(watcher__page_size=10)
+    world.watching(watcher__page_size=10)
     names = {pod_name(attempt) for attempt in attempts}
     assert set(world.picture()) == names
     assert set(world.states()) == {f"t{n}" for n in range(55)}
@@ -315,7 +315,7 @@ def test_a_stopped_leader_whose_lease_ran_out_lists_or_resumes_as_a_new_one(
 
 
 def test_after_flushall_the_picture_is_made_anew(world: WatcherWorld) -> None:
-    watcher = world.leading()
+    watcher = world.watching()
     script, go = gate(world)
     attempt = world.launched("runs", script)
     world.runs(attempt)
@@ -332,7 +332,7 @@ def test_after_flushall_the_picture_is_made_anew(world: WatcherWorld) -> None:
 
 
 def test_a_pod_that_cannot_pull_its_image_is_stopped(world: WatcherWorld) -> None:
-    world.leading(watcher__fatal_waiting_grace=0.5)
+    world.watching(watcher__fatal_waiting_grace=0.5)
     attempt = world.launched("unpullable", image="registry.invalid/nothing:1")
     asked = world.until("its stop is asked for", world.removals)[0]
     pod = world.admin.get(f"{world.pods_path}/{pod_name(attempt)}")
@@ -349,7 +349,7 @@ def test_a_pod_that_cannot_pull_its_image_is_stopped(world: WatcherWorld) -> Non
 
 
 def test_a_pod_that_waits_too_long_is_stopped_once(world: WatcherWorld) -> None:
-    world.leading(watcher__pending_timeout=0.5, watcher__check_interval=0.1)
+    world.watching(watcher__pending_timeout=0.5, watcher__check_interval=0.1)
     attempt = world.launched("waits", **NOWHERE)
     world.until("its stop is asked for", world.removals)
     record = world.redis.hget(world.keys.task(attempt.launch.digest), "condemned")
@@ -365,7 +365,7 @@ def test_a_standby_judges_pods_that_it_has_never_seen(world: WatcherWorld) -> No
     world.launched("waits", **NOWHERE)
     world.until("it is in the picture", world.picture)
     first.kill()
-    second = world.watcher(watcher__pending_timeout=0.5)
+    second = world.watching(watcher__pending_timeout=0.5)
     world.until("its stop is asked for", world.removals)
     assert "listed" not in second.said
 
@@ -376,7 +376,7 @@ def test_a_finished_pod_whose_executor_is_gone_is_removed(world: WatcherWorld) -
     world.create(owned)
     running = world.attempt("running")
     world.create(running, "sleep 60", executor="dead-executor")
-    watcher = world.leading(watcher__orphan_after=1.0)
+    watcher = world.watching(watcher__orphan_after=1.0)
     asked = world.until("its removal is asked for", world.removals)[0]
     assert (asked["pod"], asked["removal"]) == (pod_name(lost), "delete")
     uid = world.picture()[pod_name(lost)].uid
@@ -470,7 +470,7 @@ def test_the_class_with_its_four_arguments_and_a_plain_queue(
 
 
 def test_a_lost_connection_to_redis_is_repaired_by_resuming(world: WatcherWorld) -> None:
-    watcher = world.leading()
+    watcher = world.watching()
     attempt = world.launched("runs", "sleep 60")
     world.runs(attempt)
     world.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

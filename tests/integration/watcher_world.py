@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,17 @@ import orjson
 
 from kbroker.event import PodEvent, PodState
 from kbroker.keys import RedisKeys
+from kbroker.kube_client import KubeClient
 from kbroker.kube_config import KubeConfig
 from kbroker.launch_record import Granted, LaunchRecords, Published
 from kbroker.lease import Lease
 from kbroker.local.cluster_process import LocalCluster
 from kbroker.message import LaunchMessage
 from kbroker.naming import annotations_for, labels_for, pod_name
-from kbroker.redis_client import connect, run
+from kbroker.redis_client import connect, connect_async, run
 from kbroker.result_stream import Result, WatchProgress, read_picture, read_result, read_watch
 from kbroker.task import Attempt, Launch, TaskKey
+from kbroker.watch_leader import WatchLeader
 from tests.integration.scene import poll
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +81,55 @@ class WatcherProcess:
         return self.log.read_text(errors="replace")
 
 
+class WatcherThread:
+    """The same leader in this process: starts at once, and cannot be killed.
+
+    Its log is that of this process while it runs.
+    """
+
+    def __init__(self, config: KubeConfig, number: int) -> None:
+        self.name = f"-thread-{number}"
+        self._config = config
+        self._records: list[logging.LogRecord] = []
+        self._handler = logging.Handler()
+        self._handler.emit = self._records.append  # type: ignore[method-assign]
+        self._logger = logging.getLogger("kbroker")
+        self._logger.addHandler(self._handler)
+        self._level = self._logger.level
+        self._logger.setLevel(logging.INFO)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._task = self._loop.create_task(self._lead())
+        self._loop.run_until_complete(asyncio.wait([self._task]))
+        self._loop.close()
+
+    async def _lead(self) -> None:
+        kube = await KubeClient.connect(self._config.kubernetes)
+        client = connect_async(self._config.broker.url, 5.0)
+        try:
+            await WatchLeader(self._config, kube, client, self.name).run()
+        finally:
+            await kube.close()
+            await client.aclose()
+
+    def kill(self) -> None:
+        """End it."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(10)
+        self._logger.removeHandler(self._handler)
+        self._logger.setLevel(self._level)
+        assert self._task.cancelled(), self._task.exception()
+
+    @property
+    def said(self) -> str:
+        """Everything it has logged."""
+        return "\n".join(record.getMessage() for record in list(self._records))
+
+
 class WatcherWorld:
     """One test's namespace, tasks, watchers and Redis."""
 
@@ -91,7 +145,7 @@ class WatcherWorld:
         self.records = LaunchRecords(self.keys, 60.0, 1.0)
         self.lease = Lease(self.redis, self.keys.executor(EXECUTOR), 600.0)
         assert self.lease.acquire()
-        self.watchers: list[WatcherProcess] = []
+        self.watchers: list[WatcherProcess | WatcherThread] = []
         self.admin.post("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
         self.pods_path = f"/api/v1/namespaces/{self.namespace}/pods"
 
@@ -128,9 +182,19 @@ class WatcherWorld:
     def leading(self, **values: Any) -> WatcherProcess:
         """Start one, and wait until it has listed everything."""
         watcher = self.watcher(**values)
-        self.until("it leads and has listed", lambda: watcher.name in self.progress().leader)
-        self.until("it has listed", lambda: self.progress().synced_at)
+        self._listed(watcher.name)
         return watcher
+
+    def watching(self, **values: Any) -> WatcherThread:
+        """The same in this process, for tests that do not kill it."""
+        watcher = WatcherThread(self.config(**values), len(self.watchers))
+        self.watchers.append(watcher)
+        self._listed(watcher.name)
+        return watcher
+
+    def _listed(self, name: str) -> None:
+        self.until("it leads", lambda: self.progress().leader.endswith(name))
+        self.until("it has listed", lambda: self.progress().synced_at)
 
     def progress(self) -> WatchProgress:
         """What the leader says of itself."""
@@ -141,7 +205,7 @@ class WatcherWorld:
         try:
             return poll(what, condition, seconds)
         except AssertionError as error:
-            said = "\n".join(f"--- {w.log.name}\n{w.said[-2000:]}" for w in self.watchers)
+            said = "\n".join(f"--- {w.name}\n{w.said[-2000:]}" for w in self.watchers)
             raise AssertionError(f"{error}\n{self.states()}\n{said}") from None
 
     # Launches and pods.

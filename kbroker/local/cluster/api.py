@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from kbroker.local.cluster import discovery, faults
+from kbroker.local.cluster import discovery, faults, reviews
 from kbroker.local.cluster.failure import Failure
 from kbroker.local.cluster.listing import page, selected
 from kbroker.local.cluster.node import Node
@@ -26,7 +26,6 @@ from kbroker.local.cluster.watch import Watch, Watches
 log = logging.getLogger(__name__)
 
 _WATCH_FOR = 1800.0
-_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _ALIVE = ("/healthz", "/readyz", "/livez")
 
 
@@ -56,8 +55,8 @@ class Api:
             path = request.path.rstrip("/")
             if path in _ALIVE:
                 return web.Response(text="ok")
-            if path == _REVIEWS and request.method == "POST":
-                return await _review(request, user)
+            if path == reviews.PATH and request.method == "POST":
+                return await reviews.review(request, user)
             document = discovery.document(path) if request.method == "GET" else None
             if document is not None:
                 return answer(orjson.dumps(document))
@@ -165,21 +164,6 @@ class Api:
                 await watch.serve(response, seconds, marks)
                 await response.write_eof()
         return response
-
-
-async def _review(request: web.Request, user: User) -> web.Response:
-    """SelfSubjectAccessReview: whether the user may do something."""
-    review = await read_body(request)
-    spec = review.get("spec") if isinstance(review, dict) else None
-    asked = spec.get("resourceAttributes") if isinstance(spec, dict) else None
-    if not isinstance(asked, dict):
-        raise Failure(400, "a review needs spec.resourceAttributes")
-    verb, resource, namespace, subresource = (
-        str(asked.get(name) or "") for name in ("verb", "resource", "namespace", "subresource")
-    )
-    call = Call(verb, resource, namespace, "", subresource, {})
-    review["status"] = {"allowed": not user.denied(call)}
-    return answer(orjson.dumps(review), 201)
 
 
 def _name(body: Any) -> str:

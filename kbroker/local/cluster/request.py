@@ -114,11 +114,20 @@ async def read_body(request: web.Request) -> Any:
     """The body, decoded; None without one.
 
     Raises:
-        Failure: 400, it is not JSON.
+        Failure: 400, it is not JSON; 413, it is too large; 415, it says that it is not JSON.
     """
-    data = await request.read() if request.can_read_body else b""
+    try:
+        data = await request.read() if request.can_read_body else b""
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Failure(413, "Request entity too large: limit is 3145728") from error
     if not data:
         return None
+    if request.content_type.endswith(("protobuf", "cbor", "yaml")):
+        raise Failure(
+            415,
+            "the body of the request was in an unknown format - accepted media types include: "
+            "application/json",
+        )
     try:
         return orjson.loads(data)
     except ValueError as error:

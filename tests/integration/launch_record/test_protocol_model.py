@@ -125,11 +125,11 @@ class Protocol(RuleBasedStateMachine):
             assert self.world.withdraw(number=self.wish.attempt) == "ok"
             self.wish.closed = self.withdrawn = True
 
+    @precondition(lambda self: self.wish.phase is Phase.DONE and not self.wish.closed)
     @rule()
     def finish(self) -> None:
         wish = self.wish
-        if wish.closed or wish.phase is not Phase.DONE or wish.known is None:
-            return
+        assert wish.known is not None
         removal = None
         if wish.known.uid is not None:
             removal = replace(self.world.removal(wish.attempt), uid=wish.known.uid)
@@ -138,6 +138,16 @@ class Protocol(RuleBasedStateMachine):
 
     # Launchers: any message that was ever published may be delivered at any time.
 
+    @rule()
+    def launch(self) -> None:
+        """The straight way, so that the crooked ones begin further along it."""
+        self.publish()
+        if self.wish.attempt in self.wish.published:
+            self.grant(self.wish.attempt)
+            self.create(self.wish.attempt)
+            self.catch_up()
+
+    @precondition(lambda self: self.wish.published)
     @rule(number=ATTEMPTS)
     def grant(self, number: int) -> None:
         if number not in self.wish.published:
@@ -148,6 +158,7 @@ class Protocol(RuleBasedStateMachine):
             assert reply.create_before > reply.now
             self.permitted.add(number)
 
+    @precondition(lambda self: self.permitted)
     @rule(number=ATTEMPTS)
     def create(self, number: int) -> None:
         """A request arrives, perhaps late, perhaps the second time."""
@@ -158,6 +169,7 @@ class Protocol(RuleBasedStateMachine):
             self.pods[name] = pod
             self.changed(pod)
 
+    @precondition(lambda self: self.pods)
     @rule(which=POD)
     def report(self, which: int) -> None:
         pod = self.pick(which)
@@ -165,6 +177,7 @@ class Protocol(RuleBasedStateMachine):
             event = self.seen(pod)
             self.note(event, self.world.report(event))
 
+    @precondition(lambda self: self.permitted)
     @rule(number=ATTEMPTS)
     def fail_without_a_pod(self, number: int) -> None:
         """The API server refuses the manifest for good: nothing was or will be created."""
@@ -200,6 +213,7 @@ class Protocol(RuleBasedStateMachine):
 
     # The cluster.
 
+    @precondition(lambda self: self.pods)
     @rule(which=POD)
     def start(self, which: int) -> None:
         pod = self.pick(which)
@@ -208,6 +222,7 @@ class Protocol(RuleBasedStateMachine):
             self.ran.add(pod.uid)
             self.changed(pod)
 
+    @precondition(lambda self: self.pods)
     @rule(which=POD, state=st.sampled_from([PodState.SUCCEEDED, PodState.FAILED]))
     def end_one(self, which: int, state: PodState) -> None:
         pod = self.pick(which)
@@ -219,6 +234,7 @@ class Protocol(RuleBasedStateMachine):
             pod.state = state
             self.changed(pod)
 
+    @precondition(lambda self: self.pods)
     @rule(which=POD)
     def delete_by_somebody(self, which: int) -> None:
         """Not while a create may still be under way: a stranger does not hold names."""
@@ -242,11 +258,20 @@ class Protocol(RuleBasedStateMachine):
     # The watcher.
 
     @rule()
+    def catch_up(self) -> None:
+        """The watcher has nothing left to say, and the executor has heard it."""
+        while self.unsent:
+            self.watch()
+        self.hear()
+
+    @precondition(lambda self: self.unsent)
+    @rule()
     def watch(self) -> None:
         if self.unsent:
             event, gone = self.unsent.pop(0)
             self.note(event, self.world.apply(event, gone=gone))
 
+    @precondition(lambda self: self.pods)
     @rule()
     def condemn(self) -> None:
         for pod in self.pods.values():

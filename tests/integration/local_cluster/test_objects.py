@@ -140,6 +140,12 @@ def test_wrong_types_are_the_clients_mistake(client: Client, content: dict[str, 
     assert client.refused(content).status in (400, 422)
 
 
+def test_body_that_is_too_large(client: Client) -> None:
+    content = {"metadata": {"name": "c"}, "data": {"x": "y" * 3_200_000}}
+    answer = client.refused(content, "configmaps")
+    assert (answer.status, answer.json["reason"]) == (413, "RequestEntityTooLarge")
+
+
 class TestUpdate:
     def test_stale_version(self, client: Client) -> None:
         first = client.unscheduled("a")
@@ -365,7 +371,7 @@ def test_quota(client: Client) -> None:
 
 class TestCreateBefore:
     MESSAGE = (
-        'pods "a" is forbidden: ValidatingAdmissionPolicy \'kbroker-create-before\' with binding '
+        "pods \"a\" is forbidden: ValidatingAdmissionPolicy 'kbroker-create-before' with binding "
         "'kbroker-create-before' denied request: creation time is past kbroker/create-before"
     )
 

@@ -319,9 +319,10 @@ class TestDeletion:
             answer = client.delete("a")
             assert answer.status == 200
             assert answer.json["metadata"]["deletionGracePeriodSeconds"] == 30
-            assert answer.json["metadata"]["deletionTimestamp"] > answer.json["metadata"][
-                "creationTimestamp"
-            ]
+            assert (
+                answer.json["metadata"]["deletionTimestamp"]
+                > answer.json["metadata"]["creationTimestamp"]
+            )
             first = watch.events(1)[0]
             assert first["type"] == "MODIFIED"
             assert first["object"]["metadata"]["deletionTimestamp"]
@@ -427,10 +428,9 @@ class TestLogs:
         )
 
     def test_previous_run(self, client: Client, tmp_path: Path) -> None:
-        script = f"echo x >> {tmp_path}/runs; echo run $(wc -l < {tmp_path}/runs)"
-        client.create(
-            shell("a", f"{script}; test $(wc -l < {tmp_path}/runs) -ge 2", restartPolicy="OnFailure")
-        )
+        count = f"$(wc -l < {tmp_path}/runs)"
+        script = f"echo x >> {tmp_path}/runs; echo run {count}; test {count} -ge 2"
+        client.create(shell("a", script, restartPolicy="OnFailure"))
         client.phase("a", "Succeeded")
         assert client.log("a").body == b"run 2\n"
         assert client.log("a", previous="true").body == b"run 1\n"
