@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts check format clean
+.PHONY: help venv demo test lint types contracts check format bench-broker clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ types: $(VENV)/.dev ## Check types
 
 contracts: $(VENV)/.dev ## Check who imports whom
 	$(BIN)/lint-imports
+
+bench-broker: $(VENV)/.dev ## Measure what the broker costs
+	$(BIN)/python -m tests.benchmarks.broker
 
 check: lint types contracts test ## All of the above
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from kbroker.errors import MessageError, TaskError
 from kbroker.keys import RedisKeys
 from kbroker.launch_record import Record
 from kbroker.redis_client import availability
-from kbroker.task import TaskKey
+from kbroker.task import Launch, TaskKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,39 @@ def launches(client: redis.Redis, keys: RedisKeys, limit: int = 10_000) -> list[
         seconds, _ = client.time()
     views = (_view(fields, float(seconds)) for fields in hashes if fields)
     return [view for view in views if view is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchTimes:
+    """When the last attempt of a launch came along, seconds since the epoch by Redis' clock.
+
+    Kubernetes' own times are whole seconds; these are when the events were applied.
+
+    Attributes:
+        granted_at: a launcher got permission to create its pod; None if it did not yet.
+        started_at: its container was seen running; None if it was not.
+        finished_at: it was seen final; None if it was not.
+    """
+
+    granted_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+def launch_times(
+    client: redis.Redis, keys: RedisKeys, launches: Iterable[Launch]
+) -> list[LaunchTimes]:
+    """The times of these launches, in order; empty where there is no record any more.
+
+    Raises:
+        BrokerUnavailableError: Redis is away.
+    """
+    pipe = client.pipeline(transaction=False)
+    for launch in launches:
+        pipe.hmget(keys.task(launch.digest), "granted_at", "started_at", "finished_at")
+    with availability():
+        replies = pipe.execute()
+    return [LaunchTimes(*(at and int(at) / 1000 for at in reply)) for reply in replies]
 
 
 def _view(fields: dict[bytes, bytes], now: float) -> LaunchView | None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: words after the command's name; those of this process by default.
     """
-    logging.basicConfig(level=logging.WARNING, format="kbroker: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, format="kbroker: %(message)s", handlers=[_StandardError()]
+    )
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = _application()(argv, prog_name="kbroker", standalone_mode=False)
@@ -100,6 +102,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is now: a live display stands in for it meanwhile."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def _terminated(number: int, _frame: FrameType | None) -> NoReturn:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import sys
+import sysconfig
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +15,11 @@ import orjson
 import typer
 from rich.console import Console
 
-from kbroker.cli import options
+import kbroker
+from kbroker.cli import options, preflight
 from kbroker.cli.drive import drive
-from kbroker.cli.report import as_json, print_table
+from kbroker.cli.examples import examples
+from kbroker.cli.report import Report
 from kbroker.cli.stack import Stack
 from kbroker.cli.task_file import TaskSpec, read_tasks
 from kbroker.cli.task_run import TaskRun
@@ -23,23 +27,55 @@ from kbroker.errors import UsageError
 from kbroker.executor import KubernetesExecutor
 from kbroker.kube_config import KubeConfig
 
-DEMO = Path("config/examples/demo.jsonl")
 _STATE = Path(".kbroker")
 _PIPE_WIDTH = 120  # a pipe has no width; nothing needs to be cut for one
 # So that an image that cannot be pulled is launched once more, and then given up.
-_DEMO_SETTINGS = ["core.relaunch_limit=1", "kubernetes.create_window=4"]
+_DEMO_SETTINGS = {"core.relaunch_limit": 1, "kubernetes.create_window": 4}
 
-TaskFile = Annotated[str, typer.Argument(help='JSON lines; "-" for standard input.')]
+TaskFile = Annotated[str, typer.Argument(metavar="TASKS", help='JSON lines; "-" for stdin.')]
 Launchers = Annotated[int, typer.Option(help="Launcher processes of --local.", min=1)]
 Retries = Annotated[
     int, typer.Option(help="Tries after the first, where a task does not say.", min=0)
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What to run, and how.
+
+    Attributes:
+        specs: the tasks.
+        name: of the run.
+        run_id: of the run.
+        config: the configuration.
+        launchers: launcher processes to start here, with everything else; 0 to use what runs.
+        own_cluster: whether to start a cluster, too.
+        retries: tries after the first, where a task does not say.
+        json: whether to print JSON.
+        wait: seconds to wait for Redis.
+    """
+
+    specs: list[TaskSpec]
+    name: str
+    run_id: str
+    config: KubeConfig
+    launchers: int = 0
+    own_cluster: bool = True
+    retries: int = 0
+    json: bool = False
+    wait: float = 0.0
+
+
+@examples(
+    "kbroker run tasks.jsonl --local",
+    "kbroker run tasks.jsonl --max-parallel 20 --retries 2 --namespace jobs",
+    """echo '{"id": "hi", "command": ["echo", "hi"]}' | kbroker run - --local --json""",
+)
 def run(
     tasks: TaskFile,
     local: Annotated[
-        bool, typer.Option("--local", help="Start Redis, a local cluster and workers for this run.")
+        bool,
+        typer.Option("--local", help="Start Redis, a cluster and workers here, for this run."),
     ] = False,
     max_parallel: Annotated[
         int | None, typer.Option(help="Tasks that run at once.", min=1, metavar="N")
@@ -59,29 +95,47 @@ def run(
     """Run the tasks of a file as pods and wait for them.
 
     Each line is a JSON object: id, command (a list of strings), and optionally
-    retries, timeout (seconds), expect, and any field of executor_config: image,
-    env, request_cpu, limit_memory, namespace, pod_override, ...
+    retries, timeout (seconds), expect ({"state": "failed", "cause": "image_pull"}
+    where a failure is what should happen), and any field of executor_config:
+    image, env, request_cpu, limit_memory, namespace, pod_override, ...
 
-    Ctrl-C once stops launching and waits; twice cancels the pods.
+    With --local nothing else is needed: Redis, launchers and a watcher are started
+    for this run, and a local cluster, unless --kubeconfig names one. Otherwise the
+    configured Redis is used, and launchers and a watcher must be running.
+
+    Ctrl-C once stops launching and waits for what runs; twice cancels the pods.
+
     Exit code: 0 all as expected, 1 not, 2 usage error, 130 interrupted.
-
-    Examples:
-      kbroker run tasks.jsonl --local
-
-      kbroker run tasks.jsonl --max-parallel 20 --retries 2 --namespace jobs
-
-      echo '{"id": "hi", "command": ["echo", "hi"]}' | kbroker run - --local --json
     """
     specs = read_tasks(tasks)
     given = options.configuration(
         config, settings, kubeconfig, namespace, core__parallelism=max_parallel
     )
+    if run_id == "":
+        raise UsageError("--run-id must not be empty")
+    if local and given.source("broker.url").startswith("argument"):
+        raise UsageError("--local starts a Redis of its own: leave out --local or broker.url")
     name = "stdin" if tasks == "-" else Path(tasks).stem
-    _run(specs, given, name, run_id, retries, launchers if local else 0, json, wait)
+    _run(
+        _Wanted(
+            specs,
+            name,
+            run_id or _new_id(),
+            given,
+            launchers=launchers if local else 0,
+            own_cluster=not given.source("kubernetes.kubeconfig").startswith("argument"),
+            retries=retries,
+            json=json,
+            wait=wait,
+        )
+    )
 
 
+@examples("kbroker demo", "kbroker demo --launchers 4 --json")
 def demo(
-    tasks: Annotated[str, typer.Option(help="Another task file.", metavar="FILE")] = str(DEMO),
+    tasks: Annotated[
+        str | None, typer.Option(help="Another task file.", metavar="FILE", show_default=False)
+    ] = None,
     launchers: Launchers = 2,
     json: options.Json = False,
 ) -> None:
@@ -89,63 +143,89 @@ def demo(
 
     Nothing needs to be installed or running. Some tasks are meant to fail; the exit
     code is 0 when every task ended as its line in the file expects.
-
-    Examples:
-      kbroker demo
-
-      kbroker demo --launchers 4 --json
     """
-    if not Path(tasks).exists():
-        raise UsageError(f"{tasks}: not found; run this in a checkout, or name a file with --tasks")
-    given = KubeConfig.load(env={}, overrides=dict(s.split("=") for s in _DEMO_SETTINGS))
-    _run(read_tasks(tasks), given, "demo", None, 0, launchers, json, 0.0)
+    given = KubeConfig.load(env={}, overrides=_DEMO_SETTINGS)
+    specs = read_tasks(tasks or str(_demo_file()))
+    _run(_Wanted(specs, "demo", _new_id(), given, launchers=launchers, json=json))
 
 
-def _run(
-    specs: list[TaskSpec],
-    config: KubeConfig,
-    name: str,
-    run_id: str | None,
-    retries: int,
-    launchers: int,
-    json: bool,
-    wait: float,
-) -> None:
-    run_id = run_id or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+def _demo_file() -> Path:
+    """The demo's tasks, in a checkout or where an installation has put them."""
+    checkout = Path(kbroker.__file__).parents[1] / "config" / "examples"
+    installed = Path(sysconfig.get_path("data")) / "share" / "kbroker" / "examples"
+    for folder in (checkout, installed):
+        path = folder / "demo.jsonl"
+        if path.exists():
+            return path
+    raise UsageError(f"{installed}/demo.jsonl: not found; name a task file with --tasks")
+
+
+def _new_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _run(wanted: _Wanted) -> None:
     console = Console(stderr=True)
     with ExitStack() as stacked:
         stack = None
-        if launchers:
-            stack = stacked.enter_context(Stack(config, _STATE / run_id, launchers))
-            config = stack.config
-            console.print(
-                f"Redis at {config.broker.url}, kubeconfig at {config.kubernetes.kubeconfig}",
-                highlight=False,
-                soft_wrap=True,
+        config = wanted.config
+        if wanted.launchers:
+            # Not the run's id: the user may have named it, and any text will do for that.
+            folder = _STATE / _new_id()
+            stack = stacked.enter_context(
+                Stack(config, folder, wanted.launchers, own_cluster=wanted.own_cluster)
             )
+            config = stack.config
+            _say_how_to_look(console, config)
         else:
-            options.wait_for(config, wait)
+            preflight.within(wanted.wait, lambda: preflight.require_redis(config))
+            if not wanted.own_cluster:  # named on the command line: it should be there
+                preflight.require_cluster(config)
         executor = KubernetesExecutor(config)
         executor.start()
         stacked.callback(executor.end)
-        task_run = TaskRun(specs, executor, name, run_id, retries)
+        task_run = TaskRun(wanted.specs, executor, wanted.name, wanted.run_id, wanted.retries)
         task_run.submit()
         code = drive(task_run, console, stack.check if stack else lambda: None)
-        _report(task_run, json, stack.logs if stack else None)
+        report = Report.of(task_run, stack.logs if stack else None)
+        _print(report, wanted.json)
         if stack is not None:
-            tasks = f"{stack.logs}/NAMESPACE/POD/UID/base.log"
-            say = f"logs of tasks: {tasks}, of kbroker: {stack.folder}/*.log"
-            console.print(say, highlight=False, soft_wrap=True)
+            _say(console, _where_logs_are(report, stack))
     raise typer.Exit(code)
 
 
-def _report(task_run: TaskRun, json: bool, logs: Path | None) -> None:
+def _print(report: Report, json: bool) -> None:
     if json:
-        document = orjson.dumps(as_json(task_run, logs), option=orjson.OPT_INDENT_2)
-        sys.stdout.buffer.write(document + b"\n")
+        document = report.as_json(interrupted=report.run.interrupts > 0)
+        sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
         sys.stdout.flush()
         return
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPE_WIDTH)
-    print_table(task_run, console)
+    report.print_table(console)
+
+
+def _where_logs_are(report: Report, stack: Stack) -> str:
+    workers = f"logs of kbroker: {stack.folder}/*.log"
+    if stack.logs is None:
+        return workers
+    links = stack.folder / "logs"
+    report.link_logs(links)
+    return f"logs of tasks: {links}/TASK.log\n{workers}"
+
+
+def _say_how_to_look(console: Console, config: KubeConfig) -> None:
+    prefix, kubernetes = config.broker.prefix, config.kubernetes
+    watch = f"{prefix}watch:{kubernetes.cluster}:{kubernetes.namespace}"
+    _say(
+        console,
+        "while it runs, look inside with:\n"
+        f"  redis-cli -u {config.broker.url} hgetall '{watch}'\n"
+        f"  redis-cli -u {config.broker.url} keys '{prefix}*'\n"
+        f"  kubectl --kubeconfig {kubernetes.kubeconfig} get pods -w",
+    )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from kbroker.cli import preflight
-from kbroker.cli.workers import WATCHER_MODULE, command, environment, launcher_module
+from kbroker.cli import preflight, worker_process
 from kbroker.errors import BrokerUnavailableError, ClusterError
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
@@ -43,7 +42,7 @@ LOCAL_DEFAULTS = {
 @dataclass(slots=True)
 class _Worker:
     process: subprocess.Popen[bytes]
-    module: list[str]
+    module: tuple[str, ...]
     started: float
     restarts: int = 0
 
@@ -104,19 +103,19 @@ class Stack:
         self.config = with_defaults(self._given, LOCAL_DEFAULTS, own)
         if self._cluster is not None:
             _create_namespace(self._cluster, self.config.kubernetes.namespace)
-        self._add("watcher", WATCHER_MODULE)
+        self._add("watcher", worker_process.WATCHER)
         for number in range(1, self._launchers + 1):
-            self._add(f"launcher-{number}", launcher_module(1, _THREADS))
+            self._add(f"launcher-{number}", worker_process.launcher(1, _THREADS))
         self._wait_for_watcher()
 
-    def _add(self, name: str, module: list[str]) -> None:
+    def _add(self, name: str, module: tuple[str, ...]) -> None:
         self._workers[name] = _Worker(self._begin(name, module), module, time.monotonic())
 
-    def _begin(self, name: str, module: list[str]) -> subprocess.Popen[bytes]:
+    def _begin(self, name: str, module: tuple[str, ...]) -> subprocess.Popen[bytes]:
         with self._log(name).open("ab") as output:
             return subprocess.Popen(
-                command(module),
-                env=environment(self.config),
+                worker_process.command(module),
+                env=worker_process.environment(self.config),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

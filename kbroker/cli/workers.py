@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated, NoReturn
 
 import typer
 
-from kbroker.cli import options, preflight
+from kbroker.cli import options, preflight, worker_process
 from kbroker.cli.examples import examples
-from kbroker.kube_config import ENV_FILE, ENV_PREFIX, KubeConfig
+from kbroker.kube_config import KubeConfig
 
 
 @examples(
@@ -32,7 +31,7 @@ def launcher(
     """
     given = options.configuration(config, settings, kubeconfig, namespace)
     _require(given, preflight.LAUNCHER_VERBS, wait)
-    _become(given, launcher_module(processes, threads))
+    _become(given, worker_process.launcher(processes, threads))
 
 
 @examples(
@@ -49,32 +48,7 @@ def watcher(
     """Tell executors what happens to their pods; a second one stands by."""
     given = options.configuration(config, settings, kubeconfig, namespace)
     _require(given, preflight.WATCHER_VERBS, wait)
-    _become(given, WATCHER_MODULE)
-
-
-WATCHER_MODULE = ["workers.watcher"]
-
-
-def launcher_module(processes: int, threads: int) -> list[str]:
-    """The module that is a launcher, and its arguments."""
-    sizes = ["--processes", str(processes), "--threads", str(threads)]
-    # Without a path of its own, dramatiq would import from the present folder first.
-    return ["dramatiq", "workers.launcher", *sizes, "--path"]
-
-
-def command(module: list[str]) -> list[str]:
-    """The command that runs a Python module of ours, wherever we are."""
-    return [sys.executable, "-P", "-m", *module]
-
-
-def environment(config: KubeConfig) -> dict[str, str]:
-    """The environment that gives a child process this configuration, and no other."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(ENV_PREFIX) and name != ENV_FILE
-    }
-    return {**kept, **config.as_env()}
+    _become(given, worker_process.WATCHER)
 
 
 def _require(config: KubeConfig, verbs: tuple[str, ...], wait: float) -> None:
@@ -85,7 +59,7 @@ def _require(config: KubeConfig, verbs: tuple[str, ...], wait: float) -> None:
     )
 
 
-def _become(config: KubeConfig, module: list[str]) -> NoReturn:
+def _become(config: KubeConfig, module: tuple[str, ...]) -> NoReturn:
     """Become another Python module: signals and exit code are its own."""
-    argv = command(module)
-    os.execve(argv[0], argv, environment(config))  # noqa: S606 - no shell is meant
+    argv = worker_process.command(module)
+    os.execve(argv[0], argv, worker_process.environment(config))  # noqa: S606 - no shell is meant
