@@ -287,18 +287,15 @@ class KubeClient:
         # A stream may be silent for long, but not while it is opened.
         limit = timeout or aiohttp.ClientTimeout(total=None, sock_connect=self._timeout)
         with _broken(sent=True):
-            opening = self._session.request(
-                method,
-                self._credentials.server + path,
-                data=body,
-                headers=headers,
-                timeout=limit,
-                proxy=self._credentials.proxy,
-            )
-            if timeout is None:
-                response = await asyncio.wait_for(opening, self._timeout)
-            else:
-                response = await opening
+            async with asyncio.timeout(self._timeout if timeout is None else None):
+                response = await self._session.request(
+                    method,
+                    self._credentials.server + path,
+                    data=body,
+                    headers=headers,
+                    timeout=limit,
+                    proxy=self._credentials.proxy,
+                )
         async with response:
             if response.status >= 400:
                 with _broken(sent=True):

@@ -29,6 +29,7 @@ class Credentials:
         self._settings = settings
         self._read_at = 0.0
         self._headers: dict[str, str] = {}
+        self._reading = asyncio.Lock()
         self.origin = ""
         self.reload()
 
@@ -53,12 +54,12 @@ class Credentials:
 
     async def headers(self) -> dict[str, str]:
         """The headers that authenticate a request."""
-        now = time.monotonic()
-        if not self._read_at or now - self._read_at > _REFRESH_AFTER:
-            self._read_at = now
-            # An exec plug-in may run for this.
-            self._headers = await asyncio.to_thread(_authenticate, self._configuration)
-        return self._headers
+        async with self._reading:  # the first requests come together, and all need them
+            if not self._read_at or time.monotonic() - self._read_at > _REFRESH_AFTER:
+                # An exec plug-in may run for this.
+                self._headers = await asyncio.to_thread(_authenticate, self._configuration)
+                self._read_at = time.monotonic()
+            return self._headers
 
     def ssl_context(self) -> ssl.SSLContext | bool:
         """TLS as the kubeconfig says: verified against its CA unless it says otherwise.
