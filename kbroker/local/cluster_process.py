@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
-import signal
+import os
 import ssl
 import subprocess
 import sys
@@ -20,6 +20,7 @@ import orjson
 from kbroker.errors import ClusterError
 
 _START_WITHIN = 20.0
+_STOP_WITHIN = 10.0
 
 
 class AdminClient:
@@ -145,10 +146,13 @@ class LocalCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.kubeconfig.unlink(missing_ok=True)
         command = [sys.executable, "-m", "kbroker.local.cluster", "--dir", str(self.folder)]
-        command += ["--exit-with-parent"]
+        command += [f"--exit-with-parent={os.getpid()}"]
         for name, value in self._options.items():
             flag = "--" + name.replace("_", "-")
-            command += [flag] if value is True else [flag, str(value)]
+            if value is True:
+                command.append(flag)
+            elif value is not False and value is not None:
+                command.append(f"{flag}={value}")
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
@@ -160,8 +164,9 @@ class LocalCluster:
         deadline = time.monotonic() + _START_WITHIN
         while not self.kubeconfig.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
+                self._end()
                 said = self.log.read_text(errors="replace").strip().splitlines()
+                self.stop()
                 raise ClusterError(
                     f"the local cluster does not start: {said[-1] if said else 'it said nothing'}"
                 )
@@ -171,18 +176,21 @@ class LocalCluster:
 
     def stop(self) -> None:
         """End it and every container; without effect when it does not run."""
-        process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        if process is not None:
-            process.wait()
+        self._end()
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def __enter__(self) -> LocalCluster:
         return self.start()

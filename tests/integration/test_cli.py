@@ -90,7 +90,16 @@ def test_help_has_examples_everywhere(tmp_path: Path) -> None:
          "no Redis at redis://127.0.0.1:1/0"),
         ("not a Redis URL", ["ps", "--set", "broker.url=http://x"], "", 2, "not a Redis URL"),
         ("no cluster", ["logs", "x", "--kubeconfig", "none"], "", 1, "no Kubernetes cluster from none"),
-        ("demo without its file", ["demo", "--tasks", "none"], "", 2, "none: not found"),
+        ("demo without its file", ["demo", "--tasks", "none"], "", 2, "none: cannot be read"),
+        ("unknown option", ["run", "x", "--bogus"], "", 2, "No such option: --bogus; see: kbroker run --help"),
+        ("no argument", ["run"], "", 2, "Missing argument 'TASKS'"),
+        ("unknown command", ["rum"], "", 2, "No such command 'rum'"),
+        ("out of range", ["run", "-", "--max-parallel", "0"], OK, 2, "'--max-parallel'"),
+        ("empty run id", ["run", "-", "--local", "--run-id", ""], OK, 2, "--run-id must not be empty"),
+        ("two Redises", ["run", "-", "--local", "--set", "broker.url=redis://h"], OK, 2,
+         "--local starts a Redis of its own"),
+        ("no cluster to run on", ["run", "-", "--local", "--kubeconfig", "none"], OK, 1,
+         "no Kubernetes cluster from none"),
         ("nothing is up", ["local", "down"], "", 1, "nothing is up"),
         ("nothing is up", ["local", "status"], "", 1, "nothing is up"),
     ],
@@ -148,10 +157,9 @@ def test_a_worker_that_cannot_work_says_why_in_one_line(
         KBROKER__KUBERNETES__KUBECONFIG=str(kubeconfig),
     )
     assert done.returncode == code, done.stderr
-    errors = [line for line in done.stderr.splitlines() if "error: " in line]
-    assert len(errors) == 1, done.stderr
-    assert said in errors[0]
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("kbroker: error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
 
 
 def test_run_locally_and_print_json(tmp_path: Path) -> None:
@@ -179,7 +187,7 @@ def test_an_unexpected_end_is_exit_code_1(tmp_path: Path) -> None:
     task = '{"id": "fails", "command": ["false"]}'
     done = kbroker("run", "-", "--local", "--launchers", "1", folder=tmp_path, given=task)
     assert done.returncode == 1
-    assert re.search(r"^fails +failed \(not expected\) +error +1 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^fails +failed\* +error +1 ", done.stdout, re.MULTILINE)
 
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -219,15 +227,19 @@ def test_ctrl_c_once_waits_for_what_runs(tmp_path: Path) -> None:
     assert children_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)])
-def test_ctrl_c_twice_cancels_the_pods(tmp_path: Path, signals: tuple[signal.Signals, ...]) -> None:
+@pytest.mark.parametrize(
+    ("signals", "code"), [((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGTERM,), 143)]
+)
+def test_ctrl_c_twice_cancels_the_pods(
+    tmp_path: Path, signals: tuple[signal.Signals, ...], code: int
+) -> None:
     process = started(tmp_path, "run", str(slow_tasks(tmp_path, 60)), "--local", "--launchers", "1")
     poll("both tasks run", lambda: len(list(tmp_path.glob("begun-*"))) == 2, 30)
     for number in signals:
         process.send_signal(number)
         time.sleep(0.3)  # two signals of one kind at once are one
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert list(tmp_path.glob("ended-*")) == []
     assert len(re.findall(r" cancelled ", out)) == 2
     assert children_of(tmp_path) == []

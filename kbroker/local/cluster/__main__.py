@@ -23,7 +23,7 @@ _PARENT_CHECK = 0.5
 def main() -> int:
     """Serve until SIGINT or SIGTERM; exit code 0, or 1 when it cannot start or go on."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    options, with_parent = _options()
+    options, parent = _options()
     try:
         import uvloop  # noqa: PLC0415
     except ImportError:
@@ -31,7 +31,7 @@ def main() -> int:
     else:
         run = uvloop.run
     try:
-        run(_serve(options, with_parent))
+        run(_serve(options, parent))
     except OSError as error:
         print(f"kbroker: error: the local cluster stops: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -40,7 +40,7 @@ def main() -> int:
     return 0
 
 
-def _options() -> tuple[Options, bool]:
+def _options() -> tuple[Options, int | None]:
     parser = argparse.ArgumentParser(
         prog="python -m kbroker.local.cluster",
         description="A Kubernetes API server for development; " + _WARNING,
@@ -48,7 +48,7 @@ def _options() -> tuple[Options, bool]:
     parser.add_argument("--dir", type=Path, required=True, help="kubeconfig, logs, work folders")
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 for a free one")
     parser.add_argument("--max-pods", type=int, default=110, help="pods that run at once")
-    parser.add_argument("--history", type=int, default=20_000, help="changes kept for watches")
+    parser.add_argument("--history", type=int, default=10_000, help="changes of each resource kept")
     parser.add_argument("--bookmark-interval", type=float, default=5.0, help="seconds")
     parser.add_argument(
         "--crash-backoff", type=float, default=1.0, help="seconds before the first restart"
@@ -57,7 +57,12 @@ def _options() -> tuple[Options, bool]:
         "--no-create-before-policy", action="store_true", help="do not refuse late creates"
     )
     parser.add_argument(
-        "--exit-with-parent", action="store_true", help="end when the parent process is gone"
+        "--exit-with-parent",
+        type=int,
+        nargs="?",
+        const=os.getppid(),
+        metavar="PID",
+        help="end when the parent process is gone",
     )
     given = parser.parse_args()
     options = Options(
@@ -72,13 +77,12 @@ def _options() -> tuple[Options, bool]:
     return options, given.exit_with_parent
 
 
-async def _serve(options: Options, with_parent: bool) -> None:
+async def _serve(options: Options, parent: int | None) -> None:
     """Serve until a signal, or until the parent is gone.
 
     Raises:
         OSError: it cannot start, or cannot go on.
     """
-    parent = os.getppid()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -91,8 +95,8 @@ async def _serve(options: Options, with_parent: bool) -> None:
     print(_WARNING, flush=True)  # noqa: T201
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _PARENT_CHECK if with_parent else None)
-        if with_parent and os.getppid() != parent:
+            await asyncio.wait_for(stop.wait(), _PARENT_CHECK if parent else None)
+        if parent and os.getppid() != parent:
             break
     broken = lost.done()
     lost.cancel()

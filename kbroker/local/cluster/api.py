@@ -51,10 +51,10 @@ class Api:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer any request."""
         try:
-            user = self.users.of(request)
             path = request.path.rstrip("/")
             if path in _ALIVE:
                 return web.Response(text="ok")
+            user = self.users.of(request)
             if path == reviews.PATH and request.method == "POST":
                 return await reviews.review(request, user)
             document = discovery.document(path) if request.method == "GET" else None

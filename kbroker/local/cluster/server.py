@@ -15,6 +15,7 @@ from kbroker.local.cluster.api import Api
 from kbroker.local.cluster.certificates import server_context
 from kbroker.local.cluster.node import Node
 from kbroker.local.cluster.resources import Resources
+from kbroker.local.cluster.spawner import allow_many_files
 from kbroker.local.cluster.store import Store
 from kbroker.local.cluster.users import ADMIN, User
 
@@ -39,7 +40,7 @@ class Options:
     folder: Path
     port: int = 0
     max_pods: int = 110
-    history: int = 20_000
+    history: int = 10_000
     bookmark_interval: float = 5.0
     crash_backoff: float = 1.0
     create_before_policy: bool = True
@@ -61,6 +62,7 @@ class Server:
             OSError: the port is taken, or the folder cannot be written.
         """
         options = self._options
+        allow_many_files()
         options.folder.mkdir(parents=True, exist_ok=True)
         options.folder.chmod(0o700)
         store = Store(options.history)

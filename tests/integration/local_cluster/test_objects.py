@@ -405,6 +405,11 @@ class TestAccess:
             assert (answer.status, answer.message) == (401, "Unauthorized")
             assert answer.json["reason"] == "Unauthorized"
 
+    def test_health_needs_no_token(self, client: Client) -> None:
+        stranger = Client(client.cluster, client.namespace, "")
+        for path in ("/healthz", "/readyz", "/livez"):
+            assert stranger.call("GET", path).body == b"ok"
+
     def test_denied_verb(self, client: Client) -> None:
         asked = {"user": "jane", "deny": [{"verb": "create", "resource": "pods"}]}
         token = client.cluster.admin.post("/_local/tokens", asked)["token"]

@@ -279,34 +279,31 @@ class TestScheduling:
         client.phase("a", "Succeeded")
 
 
-class TestDeadline:
-    def test_exceeded(self, client: Client) -> None:
-        client.create(
-            pod("a", "sleep", "60", activeDeadlineSeconds=1, terminationGracePeriodSeconds=1)
-        )
-        found = client.phase("a", *ENDED)
-        status = found["status"]
-        assert (status["phase"], status["reason"]) == ("Failed", "DeadlineExceeded")
+def test_deadlines(client: Client) -> None:
+    """All at once, because deadlines are whole seconds."""
+    stubborn = "trap '' TERM; while :; do sleep 0.05; done"
+    soon = {"activeDeadlineSeconds": 1, "terminationGracePeriodSeconds": 1}
+    client.create(pod("given", "sleep", "60", **soon))
+    client.create(shell("stubborn", stubborn, **soon))
+    client.create(pod("patched", "sleep", "60"))
+    client.create(pod("unstarted", image="registry.invalid/x"))
+    client.create(pod("ended", **soon))
+    client.phase("patched", "Running")
+    client.until("unstarted", lambda p: state(p).get("waiting"))
+    for name in ("patched", "unstarted"):
+        assert client.patch(name, {"spec": {"activeDeadlineSeconds": 1}}).status == 200
+    found = {name: client.phase(name, *ENDED) for name in client.items()}
+    assert found["ended"]["status"]["phase"] == "Succeeded"
+    for name in ("given", "stubborn", "patched", "unstarted"):
+        status = found[name]["status"]
+        assert (status["phase"], status["reason"]) == ("Failed", "DeadlineExceeded"), name
         assert status["message"] == (
             "Pod was active on the node longer than the specified deadline"
         )
-        assert state(found)["terminated"]["exitCode"] == 143
-
-    def test_set_while_it_runs(self, client: Client) -> None:
-        client.create(pod("a", "sleep", "60"))
-        client.phase("a", "Running")
-        assert client.patch("a", {"spec": {"activeDeadlineSeconds": 1}}).status == 200
-        found = client.phase("a", *ENDED)
-        assert found["status"]["reason"] == "DeadlineExceeded"
-
-    def test_stops_a_pod_that_never_started(self, client: Client) -> None:
-        client.create(pod("a", image="registry.invalid/x"))
-        client.until("a", lambda p: state(p).get("waiting"))
-        client.patch("a", {"spec": {"activeDeadlineSeconds": 1}})
-        found = client.phase("a", *ENDED)
-        assert found["status"]["reason"] == "DeadlineExceeded"
-        assert "waiting" in state(found)
-        assert not found["status"]["containerStatuses"][0].get("containerID")
+    for name, code in (("given", 143), ("patched", 143), ("stubborn", 137)):
+        assert state(found[name])["terminated"]["exitCode"] == code
+    assert "waiting" in state(found["unstarted"])
+    assert not found["unstarted"]["status"]["containerStatuses"][0].get("containerID")
 
 
 class TestDeletion:
@@ -348,6 +345,26 @@ class TestDeletion:
         assert client.delete("a", {"gracePeriodSeconds": 0}).status == 200
         assert client.get("pods", "a").status == 404
         poll("its process is killed", lambda: not alive(pid))
+
+    def test_before_a_container_started(self, client: Client) -> None:
+        client.create(pod("a", image="registry.invalid/x"))
+        client.until("a", lambda p: state(p).get("waiting", {}).get("reason") == "ErrImagePull")
+        version = client.get("pods").json["metadata"]["resourceVersion"]
+        with client.watch(resourceVersion=version) as watch:
+            client.delete("a")
+            last = watch.until("DELETED")
+        assert "waiting" in state(last)
+
+    def test_shorter_grace_period_at_the_second_attempt(self, client: Client) -> None:
+        client.create(shell("a", "trap '' TERM; echo up; while :; do sleep 0.05; done"))
+        poll("it traps", lambda: client.log("a").body == b"up\n")
+        began = time.monotonic()
+        assert client.delete("a").json["metadata"]["deletionGracePeriodSeconds"] == 30
+        assert client.delete("a").json["metadata"]["deletionGracePeriodSeconds"] == 30
+        second = client.delete("a", {"gracePeriodSeconds": 1})
+        assert second.json["metadata"]["deletionGracePeriodSeconds"] == 1
+        poll("it is gone", lambda: client.get("pods", "a").status == 404)
+        assert time.monotonic() - began < 10
 
     @pytest.mark.parametrize(
         "content", [pod("a"), pod("a", schedulerName="nobody")], ids=["finished", "unscheduled"]

@@ -117,27 +117,23 @@ def test_announcement_and_files(tmp_path: Path) -> None:
         assert cluster.token not in cluster.log.read_text()
 
 
-def test_tokens_differ_from_start_to_start(tmp_path: Path) -> None:
-    tokens = []
-    for _ in range(2):
-        with LocalCluster(tmp_path) as cluster:
-            tokens.append(cluster.token)
-    assert tokens[0] != tokens[1]
-
-
-def test_port_that_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("temporary", [False, True])
+def test_port_that_is_taken(tmp_path: Path, temporary: bool) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         began = time.monotonic()
         with pytest.raises(ClusterError, match=r"the local cluster does not start: .*in use"):
-            LocalCluster(tmp_path, port=port).start()
+            LocalCluster(None if temporary else tmp_path, port=port).start()
     assert time.monotonic() - began < 10
 
 
-def test_folder_of_its_own_is_removed() -> None:
-    with LocalCluster() as cluster:
-        folder = cluster.folder
-        assert folder.is_dir()
-    assert not folder.exists()
+def test_each_start_has_a_token_and_a_folder_of_its_own() -> None:
+    seen = []
+    for _ in range(2):
+        with LocalCluster() as cluster:
+            assert cluster.folder.is_dir()
+            seen.append((cluster.token, cluster.folder))
+        assert not cluster.folder.exists()
+    assert len({token for token, _ in seen}) == len({folder for _, folder in seen}) == 2
