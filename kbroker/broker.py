@@ -26,6 +26,7 @@ from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import AsyncIO, Middleware
 
 from kbroker.errors import BrokerUnavailableError
+from kbroker.hands import Hands
 from kbroker.keys import RedisKeys
 from kbroker.launch_record import LaunchRecords
 from kbroker.queue_entry import DeadEntry
@@ -93,6 +94,7 @@ class StreamsBroker(dramatiq.Broker):
         self.max_deliveries = max_deliveries
         self.block = block
         self.bury = bury or self._bury
+        self.hands = Hands()
         self._renewer = _Renewer(redelivery_after / 3)
 
     # dramatiq's contract.

@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 UNREADABLE = (DecodeError, TypeError, AttributeError, ValueError)
 
+# Entries that may be handed out side by side, each by itself, up to this delivery.
+_TOGETHER = 2
+_TAKEN_AT_ONCE = 25
+_SOLITUDE_POLL = 0.05
 _ACK_TRIES = 5
 _ACK_WAIT = 0.5
 
@@ -78,21 +82,29 @@ class StreamConsumer(dramatiq.Consumer):
         self._scan_at = 0.0
         self._away = False
         self._unknown: set[str] = set()
+        self._wants_solitude = self._in_solitude = False
 
     def __next__(self) -> EntriesProxy | None:
         """The next call to make; None when nothing came within the timeout."""
+        if not self._broker.hands.may_take(self) or self._in_solitude:
+            time.sleep(_SOLITUDE_POLL)
+            return None
         if not self._slots.acquire(timeout=self._timeout):
             return None
         proxy = self._next()
         if proxy is None:
             self._slots.release()
+            if self._wants_solitude:
+                time.sleep(_SOLITUDE_POLL)
+        else:
+            self._broker.hands.take()
         return proxy
 
     def _next(self) -> EntriesProxy | None:
         try:
             if not self._ready:
                 self._scan()
-            if not self._ready:
+            if not self._ready and not self._wants_solitude:
                 self._fill()
             if self._away:
                 log.warning("%s: Redis is back", self._queue.key, extra={"action": "redis-back"})
@@ -105,27 +117,58 @@ class StreamConsumer(dramatiq.Consumer):
         return self._ready.popleft() if self._ready else None
 
     def _scan(self) -> None:
-        """Take over what silent consumers left; each entry is handed out alone."""
+        """Take over what silent consumers left; each entry is handed out by itself."""
         if time.monotonic() < self._scan_at:
             return
         if self._scan_at == 0.0:
             self._queue.create()
             self._queue.retire(closing=False)
-        interval = self._broker.redelivery_after / 3
-        self._scan_at = time.monotonic() + interval * random.uniform(0.8, 1.2)
         fresh: list[QueueEntry] = []
-        for delivery in self._queue.reclaim(self._broker.redelivery_after):
+        passed_over = self._reclaim(fresh, _TAKEN_AT_ONCE, highest=_TOGETHER)
+        self._batch(fresh)
+        interval = self._broker.redelivery_after / 3 * random.uniform(0.8, 1.2)
+        if passed_over and not self._ready:
+            interval = _SOLITUDE_POLL
+            # One that was handed out twice already may be what kills processes: it gets
+            # this process to itself, so that only it can be counted out.
+            self._wants_solitude = True
+            if self._broker.hands.alone(self):
+                self._reclaim(fresh, 1, highest=self._broker.max_deliveries)
+                self._in_solitude = bool(self._ready)
+                if not self._ready:
+                    self._end_solitude()
+        elif not passed_over:
+            self._end_solitude()
+        self._scan_at = time.monotonic() + interval
+
+    def _reclaim(self, fresh: list[QueueEntry], limit: int, *, highest: int) -> bool:
+        """Hand out what can be taken over; True if entries with more deliveries are left.
+
+        Args:
+            fresh: takes entries that nobody had begun, for batches.
+            limit: how many to take over.
+            highest: entries that were handed out more often are left.
+        """
+        deliveries, passed_over = self._queue.reclaim(
+            self._broker.redelivery_after,
+            limit=limit,
+            highest=highest,
+            dead=self._broker.max_deliveries,
+        )
+        for delivery in deliveries:
             if delivery.deliveries > self._broker.max_deliveries:
                 self._bury(delivery, f"handed out {delivery.deliveries - 1} times, never finished")
                 continue
             entry = self._decoded(delivery)
-            if entry is None:
-                continue
-            if delivery.deliveries == 1:
+            if entry is not None and delivery.deliveries == 1:
                 fresh.append(entry)
-            else:
+            elif entry is not None:
                 self._hand_out([entry])
-        self._batch(fresh)
+        return passed_over
+
+    def _end_solitude(self) -> None:
+        self._wants_solitude = self._in_solitude = False
+        self._broker.hands.no_longer_alone(self)
 
     def _fill(self) -> None:
         """Wait for new entries; those of one read form the batches."""
@@ -233,6 +276,7 @@ class StreamConsumer(dramatiq.Consumer):
     def close(self) -> None:
         """Give back what was read and not handed out."""
         self.closed = True
+        self._end_solitude()
         try:
             while self._ready:
                 self._queue.release(self._ready.popleft().ids)
@@ -243,6 +287,9 @@ class StreamConsumer(dramatiq.Consumer):
     def _let_go(self, message: EntriesProxy) -> None:
         with self._lock:
             self._held.difference_update(message.ids)
+        self._broker.hands.let_go()
+        if self._in_solitude:
+            self._end_solitude()
         self._slots.release()
 
     def _patiently(self, step: Any) -> None:

@@ -101,16 +101,22 @@ class StreamQueue:
             for entry, fields in reply[0][1]
         ]
 
-    def reclaim(self, idle: float, limit: int = 100) -> list[Delivery]:
-        """Take over entries whose consumer has been silent for `idle` seconds."""
-        return self._run(
-            Call(
-                script("reclaim"),
-                (self.key,),
-                (LAUNCHERS_GROUP, self.consumer, int(idle * 1000), limit),
-                _deliveries,
-            )
-        )
+    def reclaim(
+        self, idle: float, *, limit: int, highest: int, dead: int
+    ) -> tuple[list[Delivery], bool]:
+        """Take over entries whose consumer has been silent for `idle` seconds.
+
+        Args:
+            idle: seconds of silence.
+            limit: how many at most.
+            highest: entries that were handed out more often are passed over.
+            dead: but those handed out more often than this are taken, to be buried.
+
+        Returns:
+            The entries, and whether any was passed over.
+        """
+        arguments = (LAUNCHERS_GROUP, self.consumer, int(idle * 1000), limit, highest, dead)
+        return self._run(Call(script("reclaim"), (self.key,), arguments, _reclaimed))
 
     def acknowledge(self, entries: Sequence[str]) -> None:
         """These are done: they leave the queue."""
@@ -181,17 +187,20 @@ def queue_stats(client: redis.Redis, key: str) -> QueueStats:
             idle = 0
             if in_flight:
                 oldest: Any = client.xpending_range(key, LAUNCHERS_GROUP, "-", "+", 100)
-                idle = max(int(entry["time_since_delivered"]) for entry in oldest)
+                waits = (int(entry["time_since_delivered"]) for entry in oldest)
+                idle = max(waits, default=0)  # meanwhile all may be done
         except ResponseError:
             return QueueStats(length, length, 0, 0, 0)
     return QueueStats(length, max(0, length - in_flight), in_flight, consumers, idle)
 
 
-def _deliveries(reply: Any) -> list[Delivery]:
-    return [
+def _reclaimed(reply: Any) -> tuple[list[Delivery], bool]:
+    passed_over, *rest = reply
+    deliveries = [
         Delivery(entry.decode(), int(count), message)
-        for entry, count, message in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        for entry, count, message in zip(rest[::3], rest[1::3], rest[2::3], strict=True)
     ]
+    return deliveries, bool(passed_over)
 
 
 def _nothing(_reply: Any) -> None:

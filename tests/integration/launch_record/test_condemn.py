@@ -46,6 +46,18 @@ def test_the_end_takes_the_verdicts_cause_where_it_was_the_stopping(
     assert last.message == ("no such image" if cause is Cause.IMAGE_PULL else "own")
 
 
+def test_within_the_window_a_launcher_stops_it_at_once_and_holds_its_name(world: World) -> None:
+    """An unbound pod would otherwise be deleted, and created again by a late request."""
+    world.published()
+    granted = world.grant()
+    event = world.event(PodState.PENDING)
+    world.apply(event)
+    world.condemn(event)
+    (removal,) = world.removals()
+    assert removal.not_before == granted.create_before
+    assert world.parked_removals() == {}
+
+
 def test_refusals_write_nothing(world: World) -> None:
     event = world.event(PodState.PENDING)
 
