@@ -158,7 +158,7 @@ class Resources:
         status = {"status": after["status"]} if "status" in after else {}
         after = {**content, "metadata": {**sent, **kept}, **status}
         if resource == "pods":
-            admission.check_metadata("Pod", after)
+            admission.check_pod(after)
             admission.check_change(before.object, after)
             if after["spec"] != before.object["spec"]:
                 after["metadata"]["generation"] += 1
