@@ -12,7 +12,7 @@ help: ## Show what can be made
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "kbroker needs Python 3.11 or later; set PYTHON=/path/to/python" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
 
 # What is installed for the demo alone; everything for development is more.
 $(VENV)/.local: pyproject.toml | $(BIN)/python
@@ -29,7 +29,7 @@ demo: $(VENV)/.local ## Run about fifty real tasks through the whole of kbroker
 	@$(BIN)/kbroker demo
 
 test: $(VENV)/.dev ## Run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/.dev ## Check style
 	$(BIN)/ruff check .

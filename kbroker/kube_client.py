@@ -9,7 +9,6 @@ much as a request.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,32 +17,18 @@ from urllib.parse import quote, urlencode
 import aiohttp
 import orjson
 
-from kbroker.errors import ClusterError, KbrokerError
-from kbroker.kube_credentials import Credentials, load_credentials
-from kbroker.pod import ApiStatus, PodPage
+from kbroker.errors import ClusterError
+from kbroker.kube_answer import ApiError, answering, refusal
+from kbroker.kube_credentials import Credentials
+from kbroker.pod import PodPage
 from kbroker.retry import ApiFailure
 from kbroker.settings import KubernetesSettings
 
-MERGE_PATCH = "application/merge-patch+json"
+__all__ = ["ApiError", "KubeClient"]
 
-
-class ApiError(KbrokerError):
-    """The API server answered with a failure, or nobody answered.
-
-    Attributes:
-        failure: what `retry.decide` needs to know.
-        details: of the Status object.
-    """
-
-    def __init__(self, failure: ApiFailure, details: dict[str, Any] | None = None) -> None:
-        super().__init__(failure.message or f"{failure.status} {failure.reason}")
-        self.failure = failure
-        self.details = details or {}
-
-    @property
-    def status(self) -> int:
-        """HTTP status; 0 when no answer came."""
-        return self.failure.status
+_MERGE_PATCH = "application/merge-patch+json"
+# Shorter than the API server's own 90 s, so that it never closes one that we are about to use.
+_KEEP_ALIVE = 60.0
 
 
 class KubeClient:
@@ -56,9 +41,16 @@ class KubeClient:
         self._credentials = credentials
         self._timeout = settings.request_timeout
         connector = aiohttp.TCPConnector(
-            limit=settings.pool_size, ssl=credentials.ssl_context(), ttl_dns_cache=60
+            limit=settings.pool_size, keepalive_timeout=_KEEP_ALIVE, ttl_dns_cache=60
         )
-        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "kbroker"},
+            # The whole is limited per request. What fails within the connection's part is
+            # known not to have been sent.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2),
+        )
 
     @classmethod
     async def connect(cls, settings: KubernetesSettings) -> KubeClient:
@@ -67,8 +59,7 @@ class KubeClient:
         Raises:
             ClusterError: there is no usable kubeconfig or account; says where and what to do.
         """
-        credentials = await asyncio.to_thread(load_credentials, settings)
-        return cls(credentials, settings)
+        return cls(await asyncio.to_thread(Credentials, settings), settings)
 
     @property
     def server(self) -> str:
@@ -85,7 +76,7 @@ class KubeClient:
         Raises:
             ClusterError: they cannot be read.
         """
-        await asyncio.to_thread(self._credentials.reload)
+        await self._credentials.reload()
 
     # Pods.
 
@@ -132,7 +123,7 @@ class KubeClient:
     async def patch_pod(self, namespace: str, name: str, patch: dict[str, Any]) -> bytes:
         """Merge-patch a pod; the new object as JSON. uid and version in it are preconditions."""
         return await self._request(
-            "PATCH", _pods(namespace, name), orjson.dumps(patch), content_type=MERGE_PATCH
+            "PATCH", _pods(namespace, name), orjson.dumps(patch), content_type=_MERGE_PATCH
         )
 
     async def list_pods(
@@ -176,7 +167,7 @@ class KubeClient:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(max(1, int(timeout))),
         }
-        async with self._open("GET", f"{_pods(namespace)}?{urlencode(query)}") as response:
+        async with self._stream(f"{_pods(namespace)}?{urlencode(query)}") as response:
             yield _lines(response)
 
     async def pod_log(
@@ -195,9 +186,10 @@ class KubeClient:
         if tail is not None:
             query["tailLines"] = str(tail)
         path = f"{_pods(namespace, name)}/log?{urlencode(query)}"
-        async with self._open("GET", path) as response:
-            async for piece in response.content.iter_any():
-                yield piece
+        async with self._stream(path) as response:
+            with answering(sent=True):
+                async for piece in response.content.iter_any():
+                    yield piece
 
     # Access.
 
@@ -267,90 +259,64 @@ class KubeClient:
         *,
         content_type: str = "application/json",
     ) -> bytes:
-        limit = aiohttp.ClientTimeout(total=timeout or self._timeout)
-        async with self._open(method, path, body, content_type, limit) as response:
-            with _broken(sent=True):
-                return await response.read()
+        with answering() as request:
+            # Whatever it waits for: a create must not be sent after its time.
+            async with asyncio.timeout(self._timeout if timeout is None else timeout):
+                response = await self._send(request, method, path, body, content_type)
+                async with response:
+                    return await response.read()
 
     @asynccontextmanager
-    async def _open(
+    async def _stream(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        # A stream may be silent for long, but not while it is opened.
+        with answering() as request:
+            async with asyncio.timeout(self._timeout):
+                response = await self._send(request, "GET", path)
+        async with response:
+            yield response
+
+    async def _send(
         self,
+        request: answering,
         method: str,
         path: str,
         body: bytes | None = None,
         content_type: str = "application/json",
-        timeout: aiohttp.ClientTimeout | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {"Accept": "application/json", **await self._credentials.headers()}
+    ) -> aiohttp.ClientResponse:
+        """The response, its head read; ApiError unless it is a success."""
+        credentials = self._credentials
+        headers = {"Accept": "application/json", **await credentials.headers()}
         if body is not None:
             headers["Content-Type"] = content_type
-        # A stream may be silent for long, but not while it is opened.
-        limit = timeout or aiohttp.ClientTimeout(total=None, sock_connect=self._timeout)
-        with _broken(sent=True):
-            async with asyncio.timeout(self._timeout if timeout is None else None):
-                response = await self._session.request(
-                    method,
-                    self._credentials.server + path,
-                    data=body,
-                    headers=headers,
-                    timeout=limit,
-                    proxy=self._credentials.proxy,
-                )
-        async with response:
-            if response.status >= 400:
-                with _broken(sent=True):
-                    raise _error(response, await response.read())
-            yield response
-
-
-class _broken:  # noqa: N801 - reads as a statement
-    """Turn aiohttp's failures into ApiError, saying whether the request may have been sent."""
-
-    def __init__(self, *, sent: bool) -> None:
-        self._sent = sent
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        failure = None
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            failure = ApiFailure(0, "dns", str(error), sent=False)
-        elif isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-            failure = ApiFailure(0, "tls", str(error), sent=False)
-        elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            failure = ApiFailure(0, "refused", str(error), sent=False)
-        elif isinstance(error, TimeoutError):
-            failure = ApiFailure(0, "timeout", "no answer in time", sent=self._sent)
-        elif isinstance(error, aiohttp.ClientError | OSError):
-            failure = ApiFailure(0, "reset", str(error) or type(error).__name__, sent=self._sent)
-        if failure is not None:
-            raise ApiError(failure) from error
-
-
-def _error(response: aiohttp.ClientResponse, body: bytes) -> ApiError:
-    status = ApiStatus.decode(body)
-    retry_after = response.headers.get("Retry-After", "")
-    seconds = float(retry_after) if retry_after.isdigit() else None
-    if seconds is None and "retryAfterSeconds" in status.details:
-        seconds = float(status.details["retryAfterSeconds"])
-    message = status.message or body[:200].decode(errors="replace").strip()
-    failure = ApiFailure(
-        response.status,
-        status.reason or response.reason or "",
-        message or f"HTTP {response.status} {response.reason}",
-        seconds,
-    )
-    return ApiError(failure, status.details)
+        request.sent = True
+        response = await self._session.request(
+            method,
+            credentials.server + path,
+            data=body,
+            headers=headers,
+            # To follow one would turn a create into a GET of somebody's login page.
+            allow_redirects=False,
+            proxy=credentials.proxy,
+            ssl=credentials.tls,
+            server_hostname=credentials.server_name,
+        )
+        if response.status >= 300:
+            async with response:
+                phrase = response.reason or ""
+                raise refusal(response.status, phrase, response.headers, await response.read())
+        return response
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
-    rest = b""
-    with _broken(sent=True):
+    parts: list[bytes] = []  # of a line that has not ended yet; it may be megabytes long
+    with answering(sent=True):
         async for piece in response.content.iter_any():
-            *lines, rest = (rest + piece).split(b"\n")
-            if lines:
-                yield lines
+            if b"\n" not in piece:
+                parts.append(piece)
+                continue
+            *lines, rest = b"".join((*parts, piece)).split(b"\n")
+            parts = [rest] if rest else []
+            yield lines
 
 
 def _pods(namespace: str, name: str = "") -> str:

@@ -1,128 +1,118 @@
-"""Where the API server is and who we are there, as the official client reads it."""
+"""Where the API server is and who we are there, as the official client reads it.
+
+Its loaders know every way to say so (kubeconfig, the account of a pod, credential
+plug-ins) and are the same in the generations 36 and 37.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import ssl
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from kubernetes import client, config
-from kubernetes.config.config_exception import ConfigException
 
 from kbroker.errors import ClusterError
+from kbroker.kube_access import Access, account_exists, read_account
+from kbroker.kubeconfig import read_kubeconfig
 from kbroker.settings import KubernetesSettings
 
-# Tokens of projected accounts and exec plug-ins change; reading them anew is cheap.
-_REFRESH_AFTER = 60.0
+log = logging.getLogger(__name__)
+
+# Tokens and certificates in files are replaced long before they end, and plug-ins are
+# asked for a new token minutes before the old one does.
+LOOK_EVERY = 60.0
+
+_DEFAULT_KUBECONFIG = "~/.kube/config"
 
 
 class Credentials:
-    """One cluster's address, TLS settings and authentication.
+    """One cluster's address, TLS settings and authentication, kept fresh.
 
     Args:
         settings: which kubeconfig and context.
+
+    Raises:
+        ClusterError: they cannot be read; says where and what to do.
     """
 
     def __init__(self, settings: KubernetesSettings) -> None:
         self._settings = settings
-        self._read_at = 0.0
-        self._headers: dict[str, str] = {}
+        self._access = read(settings)
+        self._look_at = time.monotonic() + LOOK_EVERY
         self._reading = asyncio.Lock()
-        self.origin = ""
-        self.reload()
+
+    @property
+    def origin(self) -> str:
+        """Where they come from."""
+        return self._access.origin
 
     @property
     def server(self) -> str:
         """The API server's URL, without a slash at the end."""
-        return str(self._configuration.host).rstrip("/")
+        return self._access.server
+
+    @property
+    def server_name(self) -> str | None:
+        """The name in the server's certificate, where it is not the URL's."""
+        return self._access.server_name
 
     @property
     def proxy(self) -> str | None:
-        """The proxy's URL that the kubeconfig names."""
-        return self._configuration.proxy or None
+        """The URL of the proxy on the way to the server."""
+        return self._access.proxy
 
-    def reload(self) -> None:
+    @property
+    def tls(self) -> ssl.SSLContext | bool:
+        """How the server is verified, and how we prove who we are."""
+        return self._access.tls
+
+    async def headers(self) -> dict[str, str]:
+        """The headers that authenticate a request."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY  # the others need not wait for it
+            try:
+                async with self._reading:
+                    self._adopt(await asyncio.to_thread(_current, self._settings, self._access))
+            except ClusterError as error:
+                # What there is may still be good; if not, the API server will say so.
+                log.warning("credentials not refreshed: %s", error, extra={"action": "credentials"})
+        return self._access.headers
+
+    async def reload(self) -> None:
         """Read everything anew.
 
         Raises:
             ClusterError: it cannot be read; says where and what to do.
         """
-        self._configuration, self.origin = _load(self._settings)
-        self._read_at = 0.0
+        async with self._reading:
+            self._adopt(await asyncio.to_thread(read, self._settings))
+            self._look_at = time.monotonic() + LOOK_EVERY
 
-    async def headers(self) -> dict[str, str]:
-        """The headers that authenticate a request."""
-        async with self._reading:  # the first requests come together, and all need them
-            if not self._read_at or time.monotonic() - self._read_at > _REFRESH_AFTER:
-                # An exec plug-in may run for this.
-                self._headers = await asyncio.to_thread(_authenticate, self._configuration)
-                self._read_at = time.monotonic()
-            return self._headers
-
-    def ssl_context(self) -> ssl.SSLContext | bool:
-        """TLS as the kubeconfig says: verified against its CA unless it says otherwise.
-
-        Raises:
-            ClusterError: a certificate cannot be read.
-        """
-        settings = self._configuration
-        if self.server.startswith("http://"):
-            return True
-        try:
-            context = ssl.create_default_context(cafile=settings.ssl_ca_cert or None)
-            if settings.cert_file:
-                context.load_cert_chain(settings.cert_file, settings.key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ClusterError(f"{self.origin}: its certificates cannot be used: {error}") from None
-        if not settings.verify_ssl:
-            # Only where the kubeconfig itself says insecure-skip-tls-verify.
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+    def _adopt(self, fresh: Access) -> None:
+        if fresh.certificates == self._access.certificates:
+            # Another context would not be wrong, but cost every open connection.
+            fresh = replace(fresh, tls=self._access.tls)
+        self._access = fresh
 
 
-def load_credentials(settings: KubernetesSettings) -> Credentials:
-    """Read the configured credentials.
+def read(settings: KubernetesSettings) -> Access:
+    """Read the configured credentials; a credential plug-in is run for it.
+
+    As kubectl does, a kubeconfig goes before the account of the pod that we run in.
 
     Raises:
         ClusterError: there are none, or they cannot be used; says where and what to do.
     """
-    return Credentials(settings)
+    paths = settings.kubeconfig or os.environ.get("KUBECONFIG") or _DEFAULT_KUBECONFIG
+    chosen = settings.kubeconfig or settings.context or os.environ.get("KUBECONFIG")
+    if not chosen and not Path(paths).expanduser().exists() and account_exists():
+        return read_account()
+    return read_kubeconfig(paths, settings.context)
 
 
-def _load(settings: KubernetesSettings) -> tuple[Any, str]:
-    configuration = client.Configuration()
-    configuration.retries = False
-    path = settings.kubeconfig
-    try:
-        if not path and _in_cluster():
-            config.load_incluster_config(client_configuration=configuration)
-            return configuration, "the pod's service account"
-        config.load_kube_config(
-            config_file=path or None,
-            context=settings.context or None,
-            client_configuration=configuration,
-            persist_config=False,
-        )
-    except (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        where = path or "$KUBECONFIG or ~/.kube/config"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ClusterError(
-            f"no Kubernetes cluster from {where}: {reason}: set kubernetes.kubeconfig "
-            "(or --kubeconfig), or use --local"
-        ) from None
-    return configuration, f"kubeconfig {path or 'from $KUBECONFIG or ~/.kube/config'}"
-
-
-def _in_cluster() -> bool:
-    return Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
-
-
-def _authenticate(configuration: Any) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for setting in configuration.auth_settings().values():
-        if setting["in"] == "header" and setting["value"]:
-            headers[setting["key"]] = setting["value"]
-    return headers
+def _current(settings: KubernetesSettings, access: Access) -> Access:
+    """The credentials as they are now, without asking for more than may have changed."""
+    return read(settings) if access.outdated() else access.renewed()

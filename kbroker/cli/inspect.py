@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from kbroker.cli import options
-from kbroker.errors import ClusterError, UsageError
+from kbroker.cli import options, preflight
+from kbroker.cli.examples import examples
+from kbroker.cli.text import one_line, plain_console
+from kbroker.errors import BrokerUnavailableError, ClusterError, UsageError
 from kbroker.inspection import LaunchView, launches
 from kbroker.keys import RedisKeys
-from kbroker.kube_client import ApiError, KubeClient
 from kbroker.kube_config import KubeConfig
+from kbroker.naming import attempt_from_annotations, deployment_selector
 from kbroker.redis_client import connect
 
+if TYPE_CHECKING:
+    from kbroker.kube_client import KubeClient
+    from kbroker.pod import Pod
 
+_PAGE = 500
+_LOOK_AGAIN = 0.5
+_POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_COLUMNS = ("TASK", "STATE", "ATTEMPT", "AGE", "POD", "REASON")
+
+
+@examples(
+    "kbroker ps",
+    """kbroker ps --json | jq '.[] | select(.state == "waiting")'""",
+)
 def ps(
     json: options.Json = False,
     config: options.ConfigFile = None,
@@ -28,32 +44,54 @@ def ps(
 ) -> None:
     """List the launches that are wanted now, and why they wait.
 
-    Examples:
-      kbroker ps
-
-      kbroker ps --json | jq '.[] | select(.state == "waiting")'
+    A state is published (no launcher has taken it), parked or waiting (no pod yet),
+    pending (its container has not started), running, succeeded or failed (and not
+    yet taken note of by its executor).
     """
     given = options.configuration(config, settings)
-    options.require_redis(given)
+    preflight.require_redis(given)
     found = _launches(given)
     if json:
         documents = [{**dataclasses.asdict(v), "key": v.key.as_list()} for v in found]
         sys.stdout.buffer.write(orjson.dumps(documents, option=orjson.OPT_INDENT_2) + b"\n")
         sys.stdout.flush()
         return
+    if not found:
+        typer.echo("nothing is wanted")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("TASK", "STATE", "ATTEMPT", "AGE", "POD", "REASON"):
+    for column in _COLUMNS:
         table.add_column(column, overflow="ellipsis", no_wrap=True)
     for view in found:
-        task = f"{view.key.dag_id}.{view.key.task_id}"
-        age = f"{view.age:.0f}s"
-        table.add_row(task, view.state, str(view.attempt), age, view.pod, view.reason)
-    Console().print(table if found else "nothing is wanted")
+        cells = (
+            f"{view.key.dag_id}.{view.key.task_id}",
+            view.state,
+            str(view.attempt),
+            f"{view.age:.0f}s",
+            view.pod,
+            view.reason,
+        )
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
+    # Whoever reads a pipe wants whole lines.
+    plain_console(pipe_width=_widest(found)).print(table)
 
 
+def _widest(found: list[LaunchView]) -> int:
+    """Width that cuts no cell."""
+    longest = max(
+        len(v.key.dag_id) + len(v.key.task_id) + len(v.pod) + len(v.reason) for v in found
+    )
+    return 2 * longest + 60
+
+
+@examples("kbroker logs extract -f", "kbroker logs dag-extract-0f3a9c... --tail 20")
 def logs(
-    task: Annotated[str, typer.Argument(help="Id of a task that is wanted now, or a pod's name.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    task: Annotated[
+        str, typer.Argument(metavar="TASK_OR_POD", help="A task's id, or a pod's name.")
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait for its start, and for more.")
+    ] = False,
     tail: Annotated[int | None, typer.Option(help="Only the last lines.", min=0)] = None,
     container: Annotated[str, typer.Option(help="Which container.")] = "base",
     config: options.ConfigFile = None,
@@ -61,23 +99,13 @@ def logs(
     kubeconfig: options.Kubeconfig = None,
     namespace: options.Namespace = None,
 ) -> None:
-    """Print the log of a task's pod.
+    """Print the log of a task's pod, from Kubernetes.
 
-    Examples:
-      kbroker logs extract -f
-
-      kbroker logs dag-extract-0f3a9c... --tail 20
+    Of a task with several pods the newest one counts. Pods of finished tasks are
+    deleted, and their logs with them, unless kubernetes.delete_worker_pods is false.
     """
     given = options.configuration(config, settings, kubeconfig, namespace)
-    pod, where = task, given.kubernetes.namespace
-    if given.broker.url:
-        named = [v for v in _launches(given) if v.key.task_id == task and v.pod]
-        if len(named) > 1:
-            pods = ", ".join(view.pod for view in named)
-            raise UsageError(f"task {task!r} has several pods; name one: {pods}")
-        if named:
-            pod, where = named[0].pod, named[0].namespace
-    asyncio.run(_print_log(given, where, pod, container, follow, tail))
+    asyncio.run(_print_log(given, task, container, follow, tail))
 
 
 def _launches(config: KubeConfig) -> list[LaunchView]:
@@ -89,21 +117,87 @@ def _launches(config: KubeConfig) -> list[LaunchView]:
 
 
 async def _print_log(
-    config: KubeConfig, namespace: str, pod: str, container: str, follow: bool, tail: int | None
+    config: KubeConfig, task: str, container: str, follow: bool, tail: int | None
 ) -> None:
+    from kbroker.kube_client import ApiError, KubeClient  # noqa: PLC0415 - an extra
+
     kube = await KubeClient.connect(config.kubernetes)
     try:
-        async for piece in kube.pod_log(
-            namespace, pod, container=container, follow=follow, tail=tail
-        ):
-            sys.stdout.buffer.write(piece)
-            sys.stdout.flush()
+        pod, namespace = await _find(kube, config, task)
+        while True:
+            pieces = kube.pod_log(namespace, pod, container=container, follow=follow, tail=tail)
+            try:
+                async for piece in pieces:
+                    sys.stdout.buffer.write(piece)
+                    sys.stdout.flush()
+                return
+            except ApiError as error:
+                if not (follow and error.status == 400 and "waiting to start" in str(error)):
+                    raise
+            await asyncio.sleep(_LOOK_AGAIN)
     except ApiError as error:
         if error.status == 404:
-            raise ClusterError(
-                f"no pod {pod!r} in namespace {namespace!r}: it may have finished and be deleted; "
-                "kbroker ps lists what is wanted"
-            ) from error
+            raise ClusterError(_no_pod(task, config)) from error
         raise ClusterError(f"{kube.server}: {error}") from error
     finally:
         await kube.close()
+
+
+async def _find(kube: KubeClient, config: KubeConfig, task: str) -> tuple[str, str]:
+    """Name and namespace of the pod that is called so, or runs the task of that id.
+
+    Redis knows the pods of what is wanted in every namespace; Kubernetes those of one.
+    """
+    namespace = config.kubernetes.namespace
+    wanted = [view for view in _wanted(config) if task in (view.pod, view.key.task_id)]
+    several = {view.key.dag_id for view in wanted if view.key.task_id == task}
+    if len(several) > 1:
+        pods = ", ".join(sorted(view.pod or "none yet" for view in wanted))
+        raise UsageError(f"task {task!r} is wanted by several runs; name a pod: {pods}")
+    if wanted and wanted[-1].pod:
+        return wanted[-1].pod, wanted[-1].namespace
+    found = await _pods_of(kube, config, task)
+    if found:
+        return max(found, key=lambda pod: pod.metadata.creation_timestamp or "").name, namespace
+    if wanted:
+        why = wanted[-1].reason or "no launcher has taken it yet"
+        raise ClusterError(f"task {task!r} has no pod yet: {why}")
+    if _POD_NAME.fullmatch(task):
+        return task, namespace  # of somebody else, perhaps
+    raise ClusterError(_no_pod(task, config))
+
+
+def _wanted(config: KubeConfig) -> list[LaunchView]:
+    if not config.broker.url:
+        return []
+    try:
+        return _launches(config)
+    except BrokerUnavailableError:
+        return []  # the log is in Kubernetes
+
+
+async def _pods_of(kube: KubeClient, config: KubeConfig, task: str) -> list[Pod]:
+    selector = deployment_selector(config.core.deployment)
+    found: list[Pod] = []
+    token: str | None = None
+    while True:
+        page = await kube.list_pods(
+            config.kubernetes.namespace, selector, limit=_PAGE, continue_token=token
+        )
+        found += [pod for pod in page.items if _is(pod, task)]
+        token = page.metadata.continue_token
+        if not token:
+            return found
+
+
+def _is(pod: Pod, task: str) -> bool:
+    attempt = attempt_from_annotations(pod.annotations)
+    return pod.name == task or (attempt is not None and attempt.launch.key.task_id == task)
+
+
+def _no_pod(task: str, config: KubeConfig) -> str:
+    return (
+        f"no pod {task!r}, nor one of a task called so, in namespace "
+        f"{config.kubernetes.namespace!r}: it may have finished and be deleted; "
+        "kbroker ps lists what is wanted"
+    )

@@ -18,7 +18,7 @@ from kbroker.cli.text import one_line
 from kbroker.errors import KbrokerError, MissingExtraError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-# Typer has carried Click inside since 0.26; the base of its usage errors is either's.
+# The base of usage errors, whether Typer carries Click inside or depends on it.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 _EXTRAS = {
     "aiohttp": "kubernetes",
@@ -40,7 +40,6 @@ def _application() -> typer.Typer:
     from kbroker.cli import inspect, local, run, workers  # noqa: PLC0415 - may need extras
 
     app = typer.Typer(
-        help="Run tasks as Kubernetes pods through a broker.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kbroker.cli.task_run import State, TaskRun
+from kbroker.cli.text import one_line
 
 _STYLES = {
     State.SUCCESS: "green",
@@ -23,6 +24,8 @@ _SLOWEST = 5
 _PLAIN_EVERY = 2.0
 _LIVE_EVERY = 0.2
 _RATE_OVER = 10.0
+_WAITS = 3
+_SHORT = 60
 
 
 class Progress:
@@ -43,6 +46,7 @@ class Progress:
         self._begun = clock()
         self._last = 0.0
         self._history: list[tuple[float, int]] = []
+        self._waits_said: set[str] = set()
         self._live = (
             Live(console=console, auto_refresh=False, transient=True)
             if console.is_terminal
@@ -74,22 +78,27 @@ class Progress:
         if self._live is not None:
             self._live.update(self._picture(now), refresh=True)
         else:
-            self._console.print(self._line(now), highlight=False, soft_wrap=True)
+            for line in self._lines(now):
+                self.say(line)
 
     def say(self, text: str) -> None:
         """Say something once, above the progress."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def _rate(self) -> float:
         (begun, before), (now, done) = self._history[0], self._history[-1]
         return (done - before) / (now - begun) if now > begun else 0.0
 
-    def _line(self, now: float) -> str:
+    def _lines(self, now: float) -> list[str]:
         counts = self._run.counts()
         parts = [f"{counts[state]} {state}" for state in State if counts[state]]
         done, total = self._run.finished, len(self._run.progress)
         spent = now - self._begun
-        return f"{spent:5.0f}s  {done}/{total} done  {self._rate():.1f}/s  {', '.join(parts)}"
+        head = f"{spent:5.0f}s  {done}/{total} done  {self._rate():.1f}/s  {', '.join(parts)}"
+        waits = [f"{_short(name)} waits: {why}" for name, why in self._run.waits(_WAITS)]
+        fresh = [line for line in waits if line not in self._waits_said]
+        self._waits_said.update(fresh)
+        return [head, *(f"        {line}" for line in fresh)]
 
     def _picture(self, now: float) -> RenderableType:
         counts = self._run.counts()
@@ -105,8 +114,15 @@ class Progress:
             table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
             table.add_column(justify="right")
             for task in slowest:
-                table.add_row(task.spec.id, f"{now - task.since:.0f} s")
+                table.add_row(Text(one_line(task.spec.id)), f"{now - task.since:.0f} s")
             parts += [Text("running for longest", style="dim"), table]
-        for name, why in self._run.waits(3):
-            parts.append(Text(f"{name} waits: {why}", style="yellow", no_wrap=True, end=""))
+        for name, why in self._run.waits(_WAITS):
+            line = Text(f"{_short(name)} waits: {why}", style="yellow", no_wrap=True)
+            line.truncate(self._console.width, overflow="ellipsis")
+            parts.append(line)
         return Group(*parts)
+
+
+def _short(name: str) -> str:
+    shown = one_line(name)
+    return shown if len(shown) <= _SHORT else shown[: _SHORT - 1] + "…"

@@ -140,6 +140,8 @@ class Report:
             tasks = [task for task in tasks if task.state is not State.SUCCESS][:_ROWS]
         if tasks:
             console.print(self._table(tasks))
+        if not all(task.as_expected for task in tasks):
+            console.print("* not what its line in the task file expects")
         if len(tasks) < len(self.run.progress):
             console.print(f"and {len(self.run.progress) - len(tasks)} more; --json has them all")
         for task in tasks:
@@ -159,7 +161,7 @@ class Report:
             outcome = task.outcome
             state = Text(task.state.value, style=_STYLES.get(task.state, ""))
             if not task.as_expected:
-                state.append(" (not expected)")
+                state.append("*")
             table.add_row(
                 Text(one_line(task.spec.id)),
                 state,

@@ -23,6 +23,7 @@ from kbroker.cli.report import Report
 from kbroker.cli.stack import Stack
 from kbroker.cli.task_file import TaskSpec, read_tasks
 from kbroker.cli.task_run import TaskRun
+from kbroker.cli.text import plain_console
 from kbroker.errors import UsageError
 from kbroker.executor import KubernetesExecutor
 from kbroker.kube_config import KubeConfig
@@ -165,7 +166,7 @@ def _new_id() -> str:
 
 
 def _run(wanted: _Wanted) -> None:
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with ExitStack() as stacked:
         stack = None
         config = wanted.config
@@ -200,10 +201,7 @@ def _print(report: Report, json: bool) -> None:
         sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
         sys.stdout.flush()
         return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPE_WIDTH)
-    report.print_table(console)
+    report.print_table(plain_console(pipe_width=_PIPE_WIDTH))
 
 
 def _where_logs_are(report: Report, stack: Stack) -> str:
@@ -228,4 +226,4 @@ def _say_how_to_look(console: Console, config: KubeConfig) -> None:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -12,12 +14,14 @@ from pathlib import Path
 from types import TracebackType
 
 from kbroker.cli import preflight, worker_process
-from kbroker.errors import BrokerUnavailableError, ClusterError
+from kbroker.cli.leftovers import wait_until_gone
+from kbroker.errors import BrokerUnavailableError, ClusterError, KbrokerError
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
 from kbroker.local.child import die_with_parent
 from kbroker.local.cluster_process import LocalCluster
 from kbroker.local.redis_server import EmbeddedRedis
+from kbroker.naming import deployment_selector
 from kbroker.redis_client import connect
 from kbroker.result_stream import read_watch
 
@@ -29,13 +33,17 @@ _STOP_WITHIN = 10.0
 _WORTH_RESTARTING = 5.0
 _RESTARTS = 5
 _THREADS = 2
-# Everything is on this machine: what is slow elsewhere is over in a moment here.
-LOCAL_DEFAULTS = {
+# Redis and the workers are on this machine, and nobody waits for their hosts to return.
+_NEAR = {
     "broker.redelivery_after": "5",
+    "kubernetes.create_window": "10",
+    "watcher.lease": "5",
+}
+# In a cluster on this machine, what is slow elsewhere is over in a moment.
+_LOCAL_CLUSTER = {
     "kubernetes.create_window": "5",
     "watcher.check_interval": "0.5",
     "watcher.fatal_waiting_grace": "2",
-    "watcher.lease": "5",
 }
 
 
@@ -87,7 +95,11 @@ class Stack:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        try:
+            if self._cluster is None:
+                self._leave_nothing(can_wait=not isinstance(error, KbrokerError))
+        finally:
+            self.stop()
 
     def _start(self) -> None:
         if self._cluster is None:
@@ -97,15 +109,20 @@ class Stack:
         # Whatever file or environment say: another installation's launchers and cluster
         # have no part in a local run.
         own = {"broker.url": self._redis.start().url}
+        defaults = dict(_NEAR)
         if self._cluster is not None:
             own["kubernetes.kubeconfig"] = str(self._cluster.start().kubeconfig)
             own["kubernetes.context"] = ""
-        self.config = with_defaults(self._given, LOCAL_DEFAULTS, own)
+            defaults.update(_LOCAL_CLUSTER)
+        elif self._given.source("core.deployment") == "default":
+            # Another installation in that cluster keeps its pods, and we see none of them.
+            own["core.deployment"] = f"kbroker-run-{secrets.token_hex(4)}"
+        self.config = with_defaults(self._given, defaults, own)
         if self._cluster is not None:
             _create_namespace(self._cluster, self.config.kubernetes.namespace)
         self._add("watcher", worker_process.WATCHER)
         for number in range(1, self._launchers + 1):
-            self._add(f"launcher-{number}", worker_process.launcher(1, _THREADS))
+            self._add(f"launcher-{number}", worker_process.launcher(1, _THREADS, _STOP_WITHIN / 2))
         self._wait_for_watcher()
 
     def _add(self, name: str, module: tuple[str, ...]) -> None:
@@ -172,31 +189,48 @@ class Stack:
         worker.started = time.monotonic()
         worker.restarts += 1
 
+    def _leave_nothing(self, *, can_wait: bool) -> None:
+        """Wait until no pod of ours is left in a cluster that lives on without us."""
+        try:
+            gone = can_wait and wait_until_gone(self.config)
+        except BrokerUnavailableError as error:
+            log.warning("%s", error)
+            gone = False
+        if not gone:
+            selector = deployment_selector(self.config.core.deployment)
+            log.warning("pods may be left; look: kubectl get pods -l '%s'", selector)
+
     def stop(self) -> None:
-        """End everything, in the order in which it depends on each other."""
+        """End everything, in the order in which it depends on each other.
+
+        What works for a cluster that goes with it has nothing to finish.
+        """
         processes = [worker.process for worker in self._workers.values()]
+        if self._cluster is None:
+            _end_gently(processes)
         for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_WITHIN
-        for process in processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                _kill_group(process)
-                process.wait()
+            _kill_group(process)
+            process.wait()
         self._workers.clear()
         if self._cluster is not None:
             self._cluster.stop()
         self._redis.stop()
 
 
+def _end_gently(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_WITHIN
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.1, deadline - time.monotonic()))
+
+
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """A killed launcher leaves its own children behind, in its group."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _ended(pid: int | None) -> bool:

@@ -10,11 +10,23 @@ from kbroker.kube_config import ENV_FILE, ENV_PREFIX, KubeConfig
 WATCHER = ("workers.watcher",)
 
 
-def launcher(processes: int, threads: int) -> tuple[str, ...]:
-    """The module that is a launcher, and its arguments."""
+def launcher(processes: int, threads: int, stop_within: float = 30.0) -> tuple[str, ...]:
+    """The module that is a launcher, and its arguments.
+
+    Args:
+        processes: launcher processes.
+        threads: batches at once in each of them.
+        stop_within: seconds that it may take to finish its work once it is told to stop;
+            without Redis it cannot, and what is left goes to another launcher.
+    """
+    options = {
+        "--processes": processes,
+        "--threads": threads,
+        "--worker-shutdown-timeout": int(stop_within * 1000),
+    }
+    given = [word for name, value in options.items() for word in (name, str(value))]
     # Without a path of its own, dramatiq would import from the present folder first.
-    sizes = ("--processes", str(processes), "--threads", str(threads), "--path")
-    return ("dramatiq", "workers.launcher", *sizes)
+    return ("dramatiq", "workers.launcher", *given, "--path")
 
 
 def command(module: tuple[str, ...]) -> list[str]:

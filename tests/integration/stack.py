@@ -51,10 +51,8 @@ class Process:
         """SIGTERM, and SIGKILL if that does not help."""
         if self._popen.poll() is None:
             self.signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(10)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
 
     @property

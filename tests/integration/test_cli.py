@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from kbroker.cli.main import main
+from kbroker.errors import UsageError
 from kbroker.keys import RedisKeys
+from kbroker.local import supervisor
 from kbroker.local.cluster_process import LocalCluster
 from kbroker.redis_client import connect
 from tests.integration.scene import poll
@@ -401,12 +403,13 @@ def test_local_up_status_ps_logs_down(tmp_path: Path) -> None:
         assert up.returncode == 0, up.stderr
         exported = dict(re.findall(r"^export (\w+)=(.+)$", up.stdout, re.MULTILINE))
         assert set(exported) == {"KBROKER__BROKER__URL", "KUBECONFIG"}
-        again = kbroker("local", "up", folder=tmp_path)
-        assert (again.returncode, "already up" in again.stderr) == (2, True)
+        with pytest.raises(UsageError, match="already up"):
+            supervisor.start(tmp_path / ".kbroker" / "local")
         status = kbroker("local", "status", "--json", folder=tmp_path)
         assert json.loads(status.stdout)["redis_url"] == exported["KBROKER__BROKER__URL"]
         tasks = tmp_path / "tasks.jsonl"
-        command = f"echo first; touch {tmp_path}/begun; sleep 4; echo last"
+        until = f"until test -e {tmp_path}/go; do sleep 0.1; done"
+        command = f"echo first; touch {tmp_path}/begun; {until}; echo last"
         tasks.write_text(json.dumps({"id": "talks", "command": ["sh", "-c", command]}))
         workers = [started(tmp_path, worker, **exported) for worker in ("launcher", "watcher")]
         run = started(tmp_path, "run", str(tasks), **exported)
@@ -419,6 +422,7 @@ def test_local_up_status_ps_logs_down(tmp_path: Path) -> None:
             kbroker("ps", folder=tmp_path, **exported).stdout,
             re.MULTILINE,
         )
+        (tmp_path / "go").touch()
         assert following.communicate(timeout=30) == ("first\nlast\n", "")
         run.communicate(timeout=30)
         assert run.returncode == 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 
+from kbroker import naming
 from kbroker.errors import ExecutorConfigError, LeaseLostError, TaskError
 from kbroker.event import Cause, Outcome, PodState, Started
 from kbroker.executor import KubernetesExecutor
@@ -486,13 +488,13 @@ def test_executor_id_in_use_is_refused_after_one_lease(scene: Scene) -> None:
     first = scene.executor("exec-1", core__executor_lease=0.9)
     other = KubernetesExecutor(first.config)
 
-    def keep() -> None:
-        first.heartbeat()
-
-    import threading
-
     stop = threading.Event()
-    beat = threading.Thread(target=lambda: [keep() for _ in iter(lambda: stop.wait(0.1), True)])
+
+    def keep() -> None:
+        while not stop.wait(0.1):
+            first.heartbeat()
+
+    beat = threading.Thread(target=keep)
     beat.start()
     try:
         with pytest.raises(LeaseLostError, match="in use by another process"):
@@ -506,7 +508,7 @@ def test_executor_whose_lease_was_taken_stops(scene: Scene) -> None:
     executor = scene.executor(core__executor_lease=0.3)
     scene.redis.set(scene.keys.executor("exec-1"), "another token")
     with pytest.raises(LeaseLostError):
-        poll("it notices", lambda: executor.heartbeat())
+        poll("it notices", executor.heartbeat)
 
 
 def test_task_that_another_executor_owns_is_dropped_silently(scene: Scene) -> None:
@@ -547,8 +549,6 @@ def test_terminate_withdraws_everything(scene: Scene) -> None:
 
 
 def test_the_scheduler_side_knows_labels_and_the_watch(scene: Scene) -> None:
-    from kbroker import naming
-
     executor = scene.executor()
     attempt = publish(executor, scene)
     scheduler = executor.scheduler
