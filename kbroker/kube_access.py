@@ -13,7 +13,7 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,14 +44,14 @@ class Access:
         stamp: of the files when they were read.
     """
 
-    configuration: Any
+    configuration: Any = field(repr=False)
     origin: str
     server: str
     server_name: str | None
-    proxy: str | None
+    proxy: str | None = field(repr=False)
     tls: ssl.SSLContext | bool
     certificates: bytes
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
     files: tuple[Path, ...]
     stamp: tuple[Any, ...]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 import types
 import typing
@@ -25,6 +26,9 @@ from kbroker.settings import (
 
 ENV_PREFIX = "KBROKER__"
 ENV_FILE = "KBROKER_CONFIG"
+
+# Each is part of a queue's name, and of a list in an environment variable.
+_PRIORITY = r"[A-Za-z0-9_-]+"
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
@@ -134,8 +138,12 @@ class KubeConfig:
             ConfigError: which ones, and what is allowed.
         """
         broker, launcher = self.broker, self.launcher
-        if not broker.priorities or len(set(broker.priorities)) != len(broker.priorities):
-            raise self._error("broker.priorities", "must be names, each once")
+        names = broker.priorities
+        unnamed = any(not re.fullmatch(_PRIORITY, name) for name in names)
+        if not names or unnamed or len(set(names)) != len(names):
+            raise self._error(
+                "broker.priorities", "must be names (letters, digits, '-', '_'), each once"
+            )
         if broker.default_priority not in broker.priorities:
             allowed = ", ".join(broker.priorities)
             raise self._error(

@@ -37,8 +37,7 @@ AWAY = (
 def place(url: str) -> str:
     """A Redis URL without its credentials, for messages."""
     parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def connect(url: str, timeout: float) -> redis.Redis:

@@ -7,6 +7,7 @@ Status codes and reasons are those of Kubernetes' API conventions
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,6 +64,10 @@ class Decision:
 
 
 CREATE_BEFORE_POLICY = "kbroker-create-before"
+# How the API server says that a ValidatingAdmissionPolicy refused, and RBAC's refusal; a
+# pod's name or the words of an admission webhook may contain parts of them.
+_BY_POLICY = f"ValidatingAdmissionPolicy '{CREATE_BEFORE_POLICY}'"
+_BY_ROLE = re.compile(r'is forbidden: User ".*" cannot [a-z]+ resource "')
 _TRANSIENT = {500, 502, 503, 504}
 
 
@@ -89,17 +94,19 @@ def decide(
             return Decision(Action.EXISTS)
         wait = settings.retry_base * rng.random()
         return _again(failure, wait, elapsed, budget, Cause.UNREACHABLE)
-    if failure.status == 422 and CREATE_BEFORE_POLICY in failure.message:
+    if failure.status == 422 and _BY_POLICY in failure.message:
         return Decision(Action.LATE)
     if failure.status == 401 or (failure.status == 403 and is_own_permission(failure)):
         return Decision(Action.CREDENTIALS, 0.0, Cause.UNREACHABLE, failure.message)
     if failure.status == 403 and "exceeded quota" in failure.message:
         return Decision(Action.PARK, 0.0, Cause.QUOTA, failure.message)
     if failure.status == 429 or (failure.status == 503 and failure.retry_after is not None):
-        asked = settings.retry_base if failure.retry_after is None else failure.retry_after
+        # "At once" is not meant: it would be refused at once again.
+        asked = max(0.0, failure.retry_after or 0.0) or backoff(attempt, settings, rng)
         wait = min(asked, settings.retry_after_max)
         return _again(failure, wait, elapsed, budget, Cause.THROTTLED)
-    if failure.status == 0 or failure.status in _TRANSIENT:
+    # The API server does not redirect: something in front of it does.
+    if failure.status < 400 or failure.status in _TRANSIENT:
         return _again(failure, backoff(attempt, settings, rng), elapsed, budget, Cause.UNREACHABLE)
     return Decision(Action.PERMANENT, 0.0, Cause.ADMISSION, failure.message)
 
@@ -119,10 +126,10 @@ def park_delay(failures: int, settings: LauncherSettings, rng: random.Random) ->
 def is_own_permission(failure: ApiFailure) -> bool:
     """Whether a 403 is about the launcher's own role, not about the pod.
 
-    RBAC's refusals read `User "…" cannot create resource "pods" …`; quota and
-    admission have other words.
+    RBAC's refusals read `pods is forbidden: User "…" cannot create resource "pods" …`;
+    quota and admission have other words.
     """
-    return " cannot " in failure.message and " resource " in failure.message
+    return _BY_ROLE.search(failure.message) is not None
 
 
 def _again(

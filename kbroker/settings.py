@@ -5,6 +5,7 @@ Loading, validation and the documented file `config/kbroker.toml` come from here
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -37,6 +38,8 @@ class Bounds:
 
     def problem(self, value: Any) -> str | None:
         """What is not allowed about a value of the right type; None if nothing."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "must be a finite number"
         if self.choices and value not in self.choices:
             return "must be one of " + ", ".join(repr(choice) for choice in self.choices)
         if self.least is not None and value < self.least:
@@ -50,10 +53,7 @@ class Bounds:
 
 def setting(default: T, meaning: str, **bounds: Any) -> T:
     """A dataclass field that carries its `Bounds`."""
-    metadata = {"bounds": Bounds(meaning, **bounds)}
-    if isinstance(default, tuple):
-        return field(default=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={"bounds": Bounds(meaning, **bounds)})
 
 
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kbroker.cli import preflight, worker_process
+from kbroker.cli.deferred import DeferredSignals
 from kbroker.cli.leftovers import wait_until_gone
 from kbroker.errors import BrokerUnavailableError, ClusterError, KbrokerError
 from kbroker.keys import RedisKeys
@@ -82,11 +83,12 @@ class Stack:
         return None if self._cluster is None else self._cluster.logs
 
     def __enter__(self) -> Stack:
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
+        with DeferredSignals() as signals:
+            try:
+                self._start(signals)
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     def __exit__(
@@ -99,9 +101,10 @@ class Stack:
             if self._cluster is None:
                 self._leave_nothing(can_wait=not isinstance(error, KbrokerError))
         finally:
-            self.stop()
+            with DeferredSignals():
+                self.stop()
 
-    def _start(self) -> None:
+    def _start(self, signals: DeferredSignals) -> None:
         if self._cluster is None:
             verbs = {*preflight.LAUNCHER_VERBS, *preflight.WATCHER_VERBS}
             preflight.require_cluster(self._given, sorted(verbs))
@@ -110,6 +113,7 @@ class Stack:
         # have no part in a local run.
         own = {"broker.url": self._redis.start().url}
         defaults = dict(_NEAR)
+        signals.check()
         if self._cluster is not None:
             own["kubernetes.kubeconfig"] = str(self._cluster.start().kubeconfig)
             own["kubernetes.context"] = ""
@@ -117,13 +121,14 @@ class Stack:
         elif self._given.source("core.deployment") == "default":
             # Another installation in that cluster keeps its pods, and we see none of them.
             own["core.deployment"] = f"kbroker-run-{secrets.token_hex(4)}"
+        signals.check()
         self.config = with_defaults(self._given, defaults, own)
         if self._cluster is not None:
             _create_namespace(self._cluster, self.config.kubernetes.namespace)
         self._add("watcher", worker_process.WATCHER)
         for number in range(1, self._launchers + 1):
             self._add(f"launcher-{number}", worker_process.launcher(1, _THREADS, _STOP_WITHIN / 2))
-        self._wait_for_watcher()
+        self._wait_for_watcher(signals)
 
     def _add(self, name: str, module: tuple[str, ...]) -> None:
         self._workers[name] = _Worker(self._begin(name, module), module, time.monotonic())
@@ -143,13 +148,14 @@ class Stack:
     def _log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def _wait_for_watcher(self) -> None:
+    def _wait_for_watcher(self, signals: DeferredSignals) -> None:
         place = (self.config.kubernetes.cluster, self.config.kubernetes.namespace)
         key = RedisKeys(self.config.broker.prefix).watch(*place)
         client = connect(self._redis.url, 5.0)
         deadline = time.monotonic() + _READY_WITHIN
         try:
             while not read_watch(client, key).synced_at:
+                signals.check()
                 self.check()
                 if time.monotonic() > deadline:
                     raise ClusterError(

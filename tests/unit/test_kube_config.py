@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kbroker.errors import ConfigError
 from kbroker.kube_config import KubeConfig
+from kbroker.redis_client import connect
 from kbroker.settings import SECTIONS, bounds_of
 from kbroker.settings_file import document
 
@@ -82,7 +83,11 @@ def test_lists_from_the_environment() -> None:
         ("[kubernetes]\nmerge = 'airflow'\n", "must be one of 'strategic'"),
         ("[broker]\nprefix = 'kbroker:'\n", "must be a text with a {hash tag}"),
         ("[broker]\npriorities = 'high'\n", "must be a list of texts"),
-        ("[broker]\npriorities = ['a', 'a']\n", "must be names, each once"),
+        ("[broker]\npriorities = ['a', 'a']\n", "must be names (letters, digits, '-', '_'), each"),
+        ("[broker]\npriorities = ['a,b']\n", "must be names (letters, digits, '-', '_'), each"),
+        ("[broker]\npriorities = []\n", "must be names (letters, digits, '-', '_'), each"),
+        ("[core]\nexecutor_lease = nan\n", "core.executor_lease = nan: must be a finite number"),
+        ("[watcher]\nlease = inf\n", "watcher.lease = inf: must be a finite number"),
         ("[broker]\ndefault_priority = 'urgent'\n", "must be one of broker.priorities: high"),
         ("[launcher]\npark_base = 90.0\n", "must not exceed launcher.park_max (60 s)"),
         ("[watcher]\nbackoff_base = 31\n", "must not exceed watcher.backoff_max (30 s)"),
@@ -107,6 +112,8 @@ def test_a_mistake_in_the_file_is_one_clear_line(tmp_path: Path, content: str, s
         ({"KBROKER__CORE__PARALLELISM": "many"}, "KBROKER__CORE__PARALLELISM: core.parallelism ="),
         ({"KBROKER__CORES__PARALLELISM": "1"}, "did you mean 'core'?"),
         ({"KBROKER__KUBERNETES__DELETE_WORKER_PODS": "maybe"}, "must be true or false"),
+        ({"KBROKER__WATCHER__LEASE": "nan"}, "must be a finite number"),
+        ({"KBROKER__CORE": "1"}, "[core] has no key ''"),
     ],
 )
 def test_a_mistake_in_the_environment_names_the_variable(env: dict[str, str], said: str) -> None:
@@ -148,3 +155,10 @@ FREE = [
 def test_a_child_process_gets_the_same_configuration(values: dict[str, Any]) -> None:
     config = KubeConfig.from_values(**values)
     assert KubeConfig.load(env=config.as_env()) == config
+
+
+@pytest.mark.parametrize("url", ["http://h:1/0", "redis://user:secret@h:abc/0"])
+def test_a_url_that_is_not_of_redis_is_one_line_without_its_secret(url: str) -> None:
+    with pytest.raises(ConfigError, match="is not a Redis URL") as caught:
+        connect(url, 1.0)
+    assert "secret" not in str(caught.value)
