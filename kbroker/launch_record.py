@@ -441,6 +441,7 @@ class LaunchRecords:
                 int(event.final),
                 int(gone),
                 leader,
+                self._window,
             ),
             _text,
         )

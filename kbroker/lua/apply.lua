@@ -1,7 +1,7 @@
 -- The only way a pod event enters: picture, checkpoint, record and result stream in one step.
 -- KEYS record, pods, watch, watcher lease
 -- ARGV prefix, token ('' from a launcher), event, pod, uid ('' without a pod), resource version,
---      attempt, state, final (1/0), gone (1/0), leader
+--      attempt, state, final (1/0), gone (1/0), leader, create window (ms)
 local prefix, token, event, pod, uid = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local rv, attempt, final, gone = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[9] == '1', ARGV[10] == '1'
 local at = string.format('%d', now_ms())
@@ -18,6 +18,11 @@ local function refuse(reason)
   return 'unwanted'
 end
 if attempt < found.attempt then return refuse('of an earlier attempt') end
+if uid ~= '' and found.create_before == 0 then
+  -- The record that granted this pod is lost: its window is not over, it is not known.
+  found.create_before = now_ms() + tonumber(ARGV[12])
+  redis.call('HSET', KEYS[1], 'create_before', string.format('%d', found.create_before))
+end
 if found.state == 'withdrawn' then return refuse('the launch was withdrawn') end
 if found.uid and uid ~= found.uid then return refuse('another pod runs this attempt') end
 if found.final or found.state == 'final' then

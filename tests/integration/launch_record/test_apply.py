@@ -159,37 +159,44 @@ def test_a_gone_pod_leaves_the_picture(world: World) -> None:
     assert world.record()["final"] == "1"
 
 
+def launched_long_ago(world: World) -> None:
+    """The launch was granted, and its window is over."""
+    world.published()
+    world.grant()
+    world.pass_window()
+
+
 class Unwanted:
     """Ways in which a pod turns out not to be wanted; each returns its event."""
 
     @staticmethod
     def earlier_attempt(world: World) -> PodEvent:
-        world.published()
+        launched_long_ago(world)
         world.report(world.no_pod(FAILED, started=Started.NEVER))
         world.published(2)
         return world.event(RUNNING, 1)
 
     @staticmethod
     def another_uid(world: World) -> PodEvent:
-        world.published()
+        launched_long_ago(world)
         world.report(world.event(PENDING))
         return world.event(RUNNING, uid="uid-of-a-second-pod")
 
     @staticmethod
     def withdrawn(world: World) -> PodEvent:
-        world.published()
+        launched_long_ago(world)
         world.withdraw()
         return world.event(RUNNING)
 
     @staticmethod
     def after_a_failure_without_a_pod(world: World) -> PodEvent:
-        world.published()
+        launched_long_ago(world)
         world.report(world.no_pod(FAILED, cause=Cause.ADMISSION))
         return world.event(RUNNING)
 
     @staticmethod
     def closed_without_a_pod(world: World) -> PodEvent:
-        world.published()
+        launched_long_ago(world)
         world.report(world.no_pod(FAILED, cause=Cause.ADMISSION))
         world.finish()
         return world.event(RUNNING)

@@ -93,6 +93,7 @@ def test_the_next_attempt_is_not_condemned(world: World) -> None:
     world.apply(event)
     world.condemn(event)
     world.apply(world.event(PodState.FAILED, cause=Cause.DELETED, started=Started.NEVER))
+    world.pass_window()
     world.published(2)
     world.apply(world.event(PodState.FAILED, 2, cause=Cause.DELETED, message="own"))
     last = ResultStream(world.redis, world.keys.results("exec-1")).read(10)[-1].event

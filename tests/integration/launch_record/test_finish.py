@@ -54,6 +54,21 @@ def test_parks_the_removal_for_a_window_after_a_loss_of_redis(world: World) -> N
     assert not world.redis.exists(world.task_key)
 
 
+def test_parks_the_removal_of_a_pod_that_was_granted_before_a_loss_of_redis(world: World) -> None:
+    """Its launch was published again: the new record never granted the pod that it hears of."""
+    world.published()
+    world.grant()
+    world.redis.delete(world.task_key, world.queue, world.keys.tasks)
+    world.published()
+    before = world.now()
+    entries = succeed(world)
+    held = int(world.record()["create_before"])
+    assert before + WINDOW * 1000 <= held <= world.now() + WINDOW * 1000
+    world.finish(entries=entries, removal=world.removal())
+    assert world.removals() == []
+    assert world.parked_removals()["delete:uid-1"].not_before == held
+
+
 def test_deletes_its_entries_and_no_others(world: World) -> None:
     world.published()
     entries = succeed(world)
@@ -75,7 +90,9 @@ def test_closes_the_record(world: World) -> None:
 
 def test_the_finished_pods_events_ask_for_no_second_removal(world: World) -> None:
     world.published()
-    world.finish(entries=succeed(world), removal=world.removal())
+    entries = succeed(world)
+    world.pass_window()
+    world.finish(entries=entries, removal=world.removal())
     assert world.apply(world.event(PodState.SUCCEEDED)) == "final"
     assert world.apply(world.event(PodState.SUCCEEDED), gone=True) == "final"
     assert len(world.removals()) == 1

@@ -12,9 +12,10 @@ from tests.integration.launch_record.world import WINDOW, World
 
 
 def fail_unstarted(world: World, number: int = 1) -> None:
-    """The attempt's pod is seen, and fails without having started."""
+    """The attempt's pod is seen, and fails without having started; its window is over."""
     world.report(world.event(PodState.PENDING, number))
     assert world.apply(world.event(PodState.FAILED, number, started=Started.NEVER)) == "applied"
+    world.pass_window()
 
 
 def refused(world: World, why: str, number: int = 1, executor: str = "exec-1") -> Refused:
@@ -139,6 +140,7 @@ def test_the_next_attempt_waits_for_the_window_of_the_last(world: World) -> None
     world.published()
     granted = world.grant()
     fail_unstarted(world)
+    world.set(create_before=granted.create_before)
     assert refused(world, "window", number=2).create_before == granted.create_before
     world.pass_window()
     world.published(2)
