@@ -10,11 +10,9 @@ that fails leaves its entries to be delivered again.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,10 +29,9 @@ from kbroker.keys import RedisKeys
 from kbroker.launch_record import LaunchRecords
 from kbroker.queue_entry import DeadEntry
 from kbroker.redis_client import availability, connect, run
+from kbroker.renewer import Renewer
 from kbroker.stream_consumer import StreamConsumer
 from kbroker.stream_queue import QueueStats, StreamQueue, queue_stats
-
-log = logging.getLogger(__name__)
 
 
 class DaemonAsyncIO(AsyncIO):
@@ -62,18 +59,23 @@ class StreamsBroker(dramatiq.Broker):
 
     Args:
         url: Redis URL; not needed with `client`.
-        client: a synchronous client to use for everything but blocking reads.
+        client: a client to use instead, with RESP2 and without decoding of replies. It stays
+            open when the broker is closed.
         prefix: in front of every key.
         redelivery_after: seconds of silence after which an entry goes to another consumer.
         max_deliveries: the next delivery buries the entry.
-        block: seconds that one read waits for entries.
+        block: seconds that one read waits for entries; a worker that stops waits for it.
         middleware: instead of the default: event loop for asynchronous actors.
         bury: called with every dead entry; by default it goes to the dead stream.
+
+    Raises:
+        ValueError: neither or both of `url` and `client`, or the client's socket timeout
+            would cut a blocking read short.
     """
 
     def __init__(
         self,
-        url: str = "",
+        url: str | None = None,
         *,
         client: redis.Redis | None = None,
         prefix: str = "{kbroker}:",
@@ -83,19 +85,26 @@ class StreamsBroker(dramatiq.Broker):
         middleware: list[Middleware] | None = None,
         bury: Callable[[DeadEntry], None] | None = None,
     ) -> None:
+        if (url is None) == (client is None):
+            raise ValueError("a broker needs either a URL or a client")
+        if client is not None:
+            limit = client.connection_pool.connection_kwargs.get("socket_timeout")
+            if limit is not None and limit <= block:
+                raise ValueError(f"the client's socket_timeout, {limit} s, must exceed {block} s")
         super().__init__(middleware=[DaemonAsyncIO()] if middleware is None else middleware)
         self.add_middleware(BatchOption())
         self.queues: set[str] = set()
         self.keys = RedisKeys(prefix)
-        self.client = client or connect(url, 5.0)
+        self._owned = client is None
+        self.client = client or connect(url or "", 5.0)
         # A blocking read must not run into its own socket's timeout.
-        self.blocking_client = client or connect(url, block + 5.0)
+        self.blocking_client = client or connect(url or "", block + 5.0)
         self.redelivery_after = redelivery_after
         self.max_deliveries = max_deliveries
         self.block = block
         self.bury = bury or self._bury
         self.hands = Hands()
-        self._renewer = _Renewer(redelivery_after / 3)
+        self.renewer = Renewer(redelivery_after / 3)
 
     # dramatiq's contract.
 
@@ -133,10 +142,11 @@ class StreamsBroker(dramatiq.Broker):
         if delay is not None:
             raise ValueError("messages cannot be delayed on this broker")
         batch = list(messages)
-        pipe = self.client.pipeline(transaction=False)
         for message in batch:
             if message.queue_name not in self.queues:
                 raise QueueNotFound(message.queue_name)
+        pipe = self.client.pipeline(transaction=False)
+        for message in batch:
             self.emit_before("enqueue", message, delay)
             pipe.xadd(self._key(message.queue_name), {"message": message.encode()})
         try:
@@ -166,7 +176,7 @@ class StreamsBroker(dramatiq.Broker):
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         queue = StreamQueue(self.blocking_client, self._key(queue_name), name)
         consumer = StreamConsumer(self, queue, queue_name, prefetch, timeout / 1000)
-        self._renewer.watch(consumer)
+        self.renewer.watch(consumer)
         return consumer
 
     def flush(self, queue_name: str) -> None:
@@ -190,16 +200,17 @@ class StreamsBroker(dramatiq.Broker):
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
-        while self.queue_stats(queue_name).length:
+        while self._length(queue_name):
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
             time.sleep(0.02)
 
     def close(self) -> None:
         """Stop renewing and close the connections."""
-        self._renewer.stop()
-        self.client.close()
-        self.blocking_client.close()
+        self.renewer.stop()
+        if self._owned:
+            self.client.close()
+            self.blocking_client.close()
 
     # Beyond dramatiq.
 
@@ -220,38 +231,13 @@ class StreamsBroker(dramatiq.Broker):
         ]
         return max(sizes, default=1)
 
+    def _length(self, queue_name: str) -> int:
+        with availability():
+            return int(self.client.xlen(self._key(queue_name)))
+
     def _key(self, queue_name: str) -> str:
         return self.keys.prefix + queue_name
 
     def _bury(self, dead: DeadEntry) -> None:
         records = LaunchRecords(self.keys, 0, 0)
         run(self.client, [records.bury(dead.queue, dead.id, dead.reason, dead.raw, None)])
-
-
-class _Renewer:
-    """One thread that says of every entry in this process's hands that it is worked on."""
-
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
-        self._consumers: list[StreamConsumer] = []
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def watch(self, consumer: StreamConsumer) -> None:
-        self._consumers = [c for c in self._consumers if not c.closed] + [consumer]
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True, name="renewer")
-            self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._interval):
-            for consumer in self._consumers:
-                try:
-                    consumer.renew()
-                except BrokerUnavailableError as error:
-                    log.warning("cannot renew entries: %s", error, extra={"action": "renew"})

@@ -38,6 +38,7 @@ class DeadEntry:
         id: stream id.
         queue: full key of the stream.
         raw: the message as it stands in the queue.
+        deliveries: how often an actor was called with it.
         reason: why, in words.
         entry: the decoded message; None where it cannot be decoded.
     """
@@ -45,6 +46,7 @@ class DeadEntry:
     id: str
     queue: str
     raw: bytes = field(repr=False)
+    deliveries: int
     reason: str
     entry: QueueEntry | None
 

@@ -7,20 +7,25 @@ consumer's entries go to another one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis
 from redis.exceptions import ResponseError
 
+from kbroker.errors import BrokerUnavailableError
 from kbroker.keys import LAUNCHERS_GROUP
-from kbroker.redis_client import Call, availability, run, script
+from kbroker.redis_client import Argument, Call, availability, run, script
 
 T = TypeVar("T")
 
 # Consumers of processes that are gone are forgotten after this time.
 _FORGET_AFTER_MS = 3_600_000
+
+# Idle time that a released entry is given: due for anybody, whatever they wait for.
+_RELEASED_MS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class QueueStats:
 
     Attributes:
         length: entries, handed out or not.
-        waiting: entries that nobody has been handed yet.
+        waiting: entries in nobody's hands: new ones, and those that were given back.
         in_flight: entries handed out and not acknowledged.
         consumers: processes that read the queue.
         oldest_idle_ms: how long the most neglected entry in flight has been silent.
@@ -65,8 +70,8 @@ class StreamQueue:
         key: full name of the stream.
         consumer: this consumer's name.
 
-    Every method raises BrokerUnavailableError when Redis is away, and creates the
-    consumer group anew where Redis has lost it.
+    Every method raises BrokerUnavailableError when Redis is away or refuses, and creates
+    the consumer group anew where Redis has lost it.
     """
 
     def __init__(self, client: redis.Redis, key: str, consumer: str) -> None:
@@ -76,7 +81,7 @@ class StreamQueue:
 
     def create(self) -> None:
         """Create stream and group; a group that exists stays as it is."""
-        with availability():
+        with self._usable():
             try:
                 self._client.xgroup_create(self.key, LAUNCHERS_GROUP, id="0", mkstream=True)
             except ResponseError as error:
@@ -84,14 +89,14 @@ class StreamQueue:
                     raise
 
     def read(self, count: int, block: float) -> list[Delivery]:
-        """Up to `count` new entries; waits `block` seconds at most for the first."""
+        """Up to `count` new entries; waits `block` seconds at most for the first, 0 not at all."""
         reply = self._grouped(
             lambda: self._client.xreadgroup(
                 LAUNCHERS_GROUP,
                 self.consumer,
                 {self.key: ">"},
                 count=count,
-                block=max(1, int(block * 1000)),
+                block=int(block * 1000) or None,  # 0 would mean: for ever
             )
         )
         if not reply:
@@ -122,7 +127,7 @@ class StreamQueue:
         """These are done: they leave the queue."""
         if not entries:
             return
-        with availability():
+        with self._usable():
             pipe = self._client.pipeline(transaction=False)
             pipe.xack(self.key, LAUNCHERS_GROUP, *entries)
             pipe.xdel(self.key, *entries)
@@ -146,15 +151,11 @@ class StreamQueue:
         arguments = (LAUNCHERS_GROUP, _FORGET_AFTER_MS, name)
         self._run(Call(script("retire"), (self.key,), arguments, _nothing))
 
-    def stats(self) -> QueueStats:
-        """The queue now."""
-        return queue_stats(self._client, self.key)
-
     def _hold(self, step: str, entries: Iterable[str]) -> None:
         ids = list(entries)
         if ids:
-            arguments = (LAUNCHERS_GROUP, self.consumer, step, *ids)
-            self._run(Call(script("hold"), (self.key,), arguments, _nothing))
+            arguments: tuple[Argument, ...] = (LAUNCHERS_GROUP, self.consumer, step, _RELEASED_MS)
+            self._run(Call(script("hold"), (self.key,), (*arguments, *ids), _nothing))
 
     def _run(self, call: Call[T]) -> T:
         reply: T = self._grouped(lambda: run(self._client, [call])[0])
@@ -162,7 +163,7 @@ class StreamQueue:
 
     def _grouped(self, step: Callable[[], Any]) -> Any:
         """Run a step; if the group is lost, which FLUSHALL and restarts do, make it anew."""
-        with availability():
+        with self._usable():
             try:
                 return step()
             except ResponseError as error:
@@ -170,6 +171,16 @@ class StreamQueue:
                     raise
             self.create()
             return step()
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        # A full disk, a missing permission or a key of another type may be put right any
+        # time: the worker has to wait for it as for a Redis that is away.
+        with availability():
+            try:
+                yield
+            except ResponseError as error:
+                raise BrokerUnavailableError(f"Redis refuses: {error}") from error
 
 
 def queue_stats(client: redis.Redis, key: str) -> QueueStats:
@@ -181,17 +192,17 @@ def queue_stats(client: redis.Redis, key: str) -> QueueStats:
     with availability():
         length = int(client.xlen(key))
         try:
-            pending: Any = client.xpending(key, LAUNCHERS_GROUP)
-            in_flight = int(pending["pending"])
             consumers = len(client.xinfo_consumers(key, LAUNCHERS_GROUP))
-            idle = 0
-            if in_flight:
-                oldest: Any = client.xpending_range(key, LAUNCHERS_GROUP, "-", "+", 100)
-                waits = (int(entry["time_since_delivered"]) for entry in oldest)
-                idle = max(waits, default=0)  # meanwhile all may be done
+            count: Any = client.xpending(key, LAUNCHERS_GROUP)
+            pending: Any = []
+            if count["pending"]:
+                pending = client.xpending_range(key, LAUNCHERS_GROUP, "-", "+", count["pending"])
         except ResponseError:
             return QueueStats(length, length, 0, 0, 0)
-    return QueueStats(length, max(0, length - in_flight), in_flight, consumers, idle)
+    silences = [int(entry["time_since_delivered"]) for entry in pending]
+    held = [silence for silence in silences if silence < _RELEASED_MS]
+    waiting = max(0, length - len(held))
+    return QueueStats(length, waiting, len(held), consumers, max(held, default=0))
 
 
 def _reclaimed(reply: Any) -> tuple[list[Delivery], bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import shutil
 import signal
 import socket
@@ -49,13 +50,21 @@ class EmbeddedRedis:
 
     Args:
         port: to listen on; 0 for a free one.
+        folder: where the data outlive the server, to be found again by the next one.
+        die_with_parent: whether the kernel ends the server when the *thread* that started
+            it ends, however that comes about (Linux only; see prctl(2), PR_SET_PDEATHSIG).
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(
+        self, port: int = 0, *, folder: Path | None = None, die_with_parent: bool = True
+    ) -> None:
         self._wanted_port = port
         self.port = port
+        self._kept = folder
+        self._die_with_parent = die_with_parent
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = Path()
 
     @property
     def url(self) -> str:
@@ -74,7 +83,12 @@ class EmbeddedRedis:
             UsageError: no server program is installed.
             BrokerUnavailableError: it does not start; says what the server said.
         """
-        self._folder = tempfile.TemporaryDirectory(prefix="kbroker-redis-")
+        if self._kept is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="kbroker-redis-")
+            self._folder = Path(self._temporary.name).resolve()
+        else:
+            self._kept.mkdir(parents=True, exist_ok=True)
+            self._folder = self._kept.resolve()
         tries = 1 if self._wanted_port else _PORT_TRIES
         for left in reversed(range(tries)):
             self.port = self._wanted_port or _free_port()
@@ -82,18 +96,22 @@ class EmbeddedRedis:
                 return self
             if not left:
                 break
-        said = self._log().read_text(errors="replace").strip().splitlines()
+        said = _last_words(self._log().read_text(errors="replace"))
         self.stop()
         raise BrokerUnavailableError(
-            f"the embedded Redis does not start on port {self.port}: {said[-1] if said else ''}"
+            f"the embedded Redis does not start on port {self.port}: {said}"
         )
 
     def stop(self) -> None:
         """End it; without effect when it does not run."""
         self._end(signal.SIGTERM)
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
+
+    def wait(self) -> int:
+        """Wait until it ends by itself or is stopped; its exit code."""
+        return 0 if self._process is None else self._process.wait()
 
     def restart(self, *, keep_data: bool) -> None:
         """End it abruptly and start it again on the same port.
@@ -108,8 +126,8 @@ class EmbeddedRedis:
             with redis.Redis.from_url(self.url) as client:
                 client.save()
         self._end(signal.SIGKILL)
-        if not keep_data and self._folder is not None:
-            (Path(self._folder.name) / "dump.rdb").unlink(missing_ok=True)
+        if not keep_data:
+            (self._folder / "dump.rdb").unlink(missing_ok=True)
         if not self._launch():
             raise BrokerUnavailableError(f"the embedded Redis does not start again at {self.url}")
 
@@ -125,12 +143,13 @@ class EmbeddedRedis:
         self.stop()
 
     def _log(self) -> Path:
-        return Path(self._folder.name if self._folder else ".") / "log"
+        return self._folder / "log"
 
     def _launch(self) -> bool:
-        folder = self._folder.name if self._folder else "."
         command = [server_binary(), "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--save", "", "--appendonly", "no", "--dir", folder, "--loglevel", "warning"]
+        command += ["--dir", str(self._folder), "--loglevel", "warning", "--appendonly", "no"]
+        # With any save point, the server also saves when it is stopped.
+        command += ["--save", "" if self._kept is None else "300 1 60 1000"]
         with self._log().open("ab") as output:
             self._process = subprocess.Popen(
                 command,
@@ -138,7 +157,7 @@ class EmbeddedRedis:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - only calls prctl
+                preexec_fn=die_with_parent() if self._die_with_parent else None,  # noqa: PLW1509
             )
         return self._answers()
 
@@ -148,14 +167,11 @@ class EmbeddedRedis:
             while time.monotonic() < deadline and self._process and self._process.poll() is None:
                 with contextlib.suppress(redis.RedisError):
                     # Another server may have taken the port: ours must be the one that answers.
-                    if client.config_get("dir")["dir"] == self._real_folder():
+                    if client.config_get("dir")["dir"] == str(self._folder):
                         return True
                 time.sleep(0.01)
         self._end(signal.SIGKILL)
         return False
-
-    def _real_folder(self) -> str:
-        return str(Path(self._folder.name).resolve()) if self._folder else ""
 
     def _end(self, sent: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -168,6 +184,12 @@ class EmbeddedRedis:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _last_words(text: str) -> str:
+    """The end of a server's log in one line, without process ids and times."""
+    lines = [re.sub(r"^\d+:\w .*? [#*.-] ", "", line) for line in text.strip().splitlines()]
+    return " ".join(lines[-2:])
 
 
 def _free_port() -> int:
@@ -183,20 +205,20 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=6399, help="0 for a free one")
     server = EmbeddedRedis(parser.parse_args().port)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         server.start()
+        print(f"redis ready: {server.url}", flush=True)  # noqa: T201
+        code = server.wait()
     except (UsageError, BrokerUnavailableError) as error:
         print(f"kbroker: error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    print(f"redis ready: {server.url}", flush=True)  # noqa: T201
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        signal.pause()
     except KeyboardInterrupt:
-        pass
+        return 0
     finally:
         server.stop()
-    return 0
+    print(f"kbroker: error: the Redis server has ended with code {code}", file=sys.stderr)  # noqa: T201
+    return 1
 
 
 if __name__ == "__main__":

@@ -348,6 +348,8 @@ async def test_a_client_certificate_and_its_successor(
     ):
         assert orjson.loads(await kube.get_pod("default", "a")) == {"name": "alice"}
         await kube.get_pod("default", "a")
+        await kube.reload_credentials()  # the same ones: connections are kept
+        await kube.get_pod("default", "a")
         assert len(running.connections) == 1
         write_as("bob")
         assert orjson.loads(await kube.get_pod("default", "a")) == {"name": "bob"}
@@ -562,6 +564,11 @@ def user(**fields: Any) -> list[dict[str, Any]]:
             kubeconfig(users=[{"name": "u", "user": {"tokenFile": "none"}}]),
             "",
             "No such file or directory: ",
+        ),
+        (  # the loader quotes the whole entry
+            kubeconfig(users=user(auth_provider={"name": "oidc", "config": None})),
+            "",
+            "Expected key config in ",
         ),
         (
             kubeconfig(

@@ -1,0 +1,113 @@
+"""Stream entries as dramatiq sees them: how they are read, and the calls made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dramatiq
+from dramatiq.broker import MessageProxy
+from dramatiq.errors import DecodeError
+
+from kbroker.errors import MessageError
+from kbroker.queue_entry import QueueEntry, Unfinished
+from kbroker.stream_queue import Delivery
+
+if TYPE_CHECKING:
+    from kbroker.stream_consumer import StreamConsumer
+
+# dramatiq itself checks no types, and would fail on others only when the actor is looked up.
+_TYPES: dict[str, type] = {"actor_name": str, "message_id": str, "kwargs": dict, "options": dict}
+
+
+class EntriesProxy(MessageProxy):
+    """One call of an actor, and the stream entries that it stands for.
+
+    Attributes:
+        entries: what the call is made with.
+        holder: the consumer that was handed the entries. dramatiq acknowledges through
+            the queue's present consumer, which after a pause is another one.
+    """
+
+    def __init__(
+        self, message: dramatiq.Message[Any], entries: list[QueueEntry], holder: StreamConsumer
+    ) -> None:
+        super().__init__(message)
+        self.entries = entries
+        self.holder = holder
+
+    @property
+    def ids(self) -> list[str]:
+        """The entries' stream ids."""
+        return [entry.id for entry in self.entries]
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What the actor raised; dramatiq puts it here before it acknowledges."""
+        return self._exception
+
+    def outcome(self) -> tuple[list[str], list[str]]:
+        """Ids of the entries that are done, and of those to be left for later, uncounted.
+
+        All others are to be delivered again; without a word of the actor, that is all.
+        """
+        if self.exception is None:
+            return self.ids, []
+        if not isinstance(self.exception, Unfinished):
+            return [], []
+        retry, later = self.exception.retry, self.exception.later
+        done = [entry for entry in self.ids if entry not in retry | later]
+        return done, [entry for entry in self.ids if entry in later]
+
+    @classmethod
+    def of(cls, message: MessageProxy) -> EntriesProxy:
+        """The same message, which dramatiq passes around as a general one.
+
+        Raises:
+            TypeError: it did not come from this broker.
+        """
+        if not isinstance(message, cls):
+            raise TypeError(f"{message!r} did not come from this broker")
+        return message
+
+
+def batches(entries: Iterable[QueueEntry], sizes: Mapping[str, int]) -> list[list[QueueEntry]]:
+    """Entries as calls: of one actor each, in order, and no more than its size (by its name)."""
+    made: list[list[QueueEntry]] = []
+    growing: dict[str, list[QueueEntry]] = {}
+    for entry in entries:
+        batch = growing.get(entry.actor)
+        if batch is None or len(batch) >= sizes[entry.actor]:
+            batch = growing[entry.actor] = []
+            made.append(batch)
+        batch.append(entry)
+    return made
+
+
+def read_entry(queue: str, delivery: Delivery) -> QueueEntry:
+    """What an entry of the stream `queue` says.
+
+    Raises:
+        MessageError: it is not a message of dramatiq; says why, without its content.
+    """
+    if not delivery.message:
+        raise MessageError("it has no field 'message'")
+    try:
+        message: dramatiq.Message[Any] = dramatiq.Message.decode(delivery.message)
+    except DecodeError as error:
+        cause = error.error
+        # These name fields and types; other causes would quote the content.
+        named = isinstance(cause, KeyError | TypeError)
+        raise MessageError(str(cause) if named else "no JSON") from None
+    for name, kind in _TYPES.items():
+        if not isinstance(getattr(message, name), kind):
+            raise MessageError(f"{name!r} is not a {kind.__name__}")
+    return QueueEntry(
+        delivery.id,
+        queue,
+        message.actor_name,
+        tuple(message.args),
+        dict(message.kwargs),
+        delivery.deliveries,
+        delivery.message,
+    )
