@@ -118,6 +118,10 @@ class Reconciliation:
             if reply.record.state == "withdrawn":
                 self._owner.drop(tracked, "it was withdrawn")
                 return
+            if reply.record.attempt < tracked.attempt.number:
+                # Redis fell back to an older state, and lost our attempt's message.
+                self._owner.publish_again(tracked)
+                return
             if reply.record.attempt > tracked.attempt.number:
                 tracked.become(reply.record.attempt)
                 tracked.phase = Phase.PUBLISHED

@@ -180,6 +180,27 @@ def test_failure_before_the_start_is_relaunched_up_to_the_limit(scene: Scene) ->
     assert str(outcome) == "image_pull after 3 attempts: it was image_pull"
 
 
+def test_an_attempt_that_redis_has_forgotten_is_published_again(scene: Scene) -> None:
+    executor = scene.executor()
+    first = publish(executor, scene)
+    scene.take(first)
+    scene.report(scene.pod(first, PodState.PENDING))
+    scene.watched(failed(scene, first, Cause.EVICTED, Started.NEVER))
+
+    def published() -> bool:
+        executor.heartbeat()
+        return bool(scene.queued())
+
+    poll("the second attempt", published)
+    second = scene.queued()[0].attempt
+    assert second.number == 2
+    # A replica that was behind takes over: it knows nothing of the second attempt.
+    scene.drop_entries(second)
+    scene.redis.hset(scene.keys.task(first.launch.digest), "attempt", 1)
+    poll("the second attempt again", published)
+    assert scene.queued()[0].attempt == second
+
+
 @pytest.mark.parametrize("started", [Started.YES, Started.UNKNOWN])
 def test_failure_without_proof_is_never_relaunched(scene: Scene, started: Started) -> None:
     executor = scene.executor()

@@ -1,8 +1,8 @@
 """Random interleavings of everybody against one launch record keep the promises.
 
 Kubernetes is a dictionary of pods by name; launchers are the creates that they
-may still send, late and more than once; Redis may lose everything. The scripts
-and the executor's own rule (`task_state.next_step`) decide the rest.
+may still send, late and more than once; Redis may lose everything. The executor
+decides by its own rule, `task_state.next_step`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from kbroker.task_state import PHASE_OF, Phase, Step, View, next_step
 from tests.integration.launch_record.world import World, pod_name
 
 RELAUNCHES = 2
+ENDS = (PodState.SUCCEEDED, PodState.FAILED)
 
 # How often each happens among the others: what ends a history is rare, or none would be long.
 WEIGHTS = {
@@ -47,6 +48,7 @@ WEIGHTS = {
     "pass_windows": 1,
     "lose_redis": 2,
 }
+OF_ONE = {"grant", "create", "fail_without_a_pod", "report", "start", "delete_by_somebody"}
 
 
 @dataclass
@@ -104,15 +106,13 @@ class Protocol:
 
     def step(self, action: str, number: int, state: PodState) -> None:
         """Somebody does something; `number` says to which attempt or pod."""
-        match action:
-            case "grant" | "create" | "fail_without_a_pod":
-                getattr(self, action)(number)
-            case "report" | "start" | "delete_by_somebody":
-                getattr(self, action)(number)
-            case "end_one":
-                self.end_one(number, state)
-            case _:
-                getattr(self, action)()
+        act = getattr(self, action)
+        if action == "end_one":
+            act(number, state)
+        elif action in OF_ONE:
+            act(number)
+        else:
+            act()
 
     def check(self) -> None:
         """What always holds."""
@@ -384,11 +384,10 @@ def explore(client: redis.Redis, seed: int, steps: int) -> None:
     history: list[str] = []
     for _ in range(steps):
         (action,) = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))
-        number = chance.randint(1, RELAUNCHES + 1)
-        state = chance.choice((PodState.SUCCEEDED, PodState.FAILED))
-        history.append(f"{action} {number} {state}")
+        what = chance.randint(1, RELAUNCHES + 1), chance.choice(ENDS)
+        history.append(f"{action} {what[0]} {what[1]}")
         try:
-            protocol.step(action, number, state)
+            protocol.step(action, *what)
             protocol.check()
         except AssertionError as error:
             error.add_note(f"seed {seed}: " + "; ".join(history))
@@ -397,7 +396,6 @@ def explore(client: redis.Redis, seed: int, steps: int) -> None:
 
 @pytest.mark.parametrize("seeds", [range(i, i + 25) for i in range(0, 100, 25)], ids=str)
 def test_random_interleavings_keep_the_promises(redis_url: str, seeds: range) -> None:
-    client = connect(redis_url, 5.0)
-    for seed in seeds:
-        explore(client, seed, steps=45)
-    client.close()
+    with connect(redis_url, 5.0) as client:
+        for seed in seeds:
+            explore(client, seed, steps=45)
