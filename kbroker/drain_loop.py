@@ -47,6 +47,7 @@ async def drain_loop(
                 log.warning("parked messages wait: %s", error, extra={"action": "redis-away"})
             away = True
         except Exception:
+            # What was drained falls due again; a loop that ended here would park it for ever.
             log.exception("draining failed", extra={"action": "unexpected"})
         busy = found > 0 or monotonic() < launcher.parked_until + _IDLE_INTERVAL
         await sleep(interval if busy else max(interval, _IDLE_INTERVAL))

@@ -87,6 +87,7 @@ class Stack:
             try:
                 self._start(signals)
             except BaseException:
+                # Ctrl-C too: nothing half-started may stay behind.
                 self.stop()
                 raise
         return self

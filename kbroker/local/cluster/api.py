@@ -68,6 +68,7 @@ class Api:
         except ConnectionError:
             raise
         except Exception:
+            # A client gets an answer whatever goes wrong, as from a real server.
             log.exception("%s %s", request.method, request.path)
             return refusal(Failure(500, "Internal error occurred: see the local cluster's log"))
 

@@ -146,6 +146,7 @@ class Node:
         try:
             await worker.run()
         except Exception:
+            # One pod's trouble must not end the node, nor leave its processes.
             log.exception("pod %s/%s", metadata["namespace"], metadata["name"])
             worker.kill()
         finally:
