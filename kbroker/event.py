@@ -54,6 +54,7 @@ class Cause(StrEnum):
     DEAD = "dead"  # the message was delivered too often
     UNREACHABLE = "unreachable"  # the API did not answer, or refused the launcher's identity
     THROTTLED = "throttled"  # the API asked to come back later
+    CANCELLED = "cancelled"  # a user's command ended it
 
 
 @dataclass(frozen=True, slots=True)
