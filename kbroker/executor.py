@@ -28,6 +28,7 @@ from kbroker.message import LaunchMessage, LaunchRequest
 from kbroker.publish_queue import PublishQueue
 from kbroker.reconciliation import Reconciliation
 from kbroker.result_stream import Result
+from kbroker.secret_requests import SecretRequests
 from kbroker.task import Launch, TaskKey
 from kbroker.task_state import Phase, Step, next_step
 from kbroker.tracked import Tracked, track
@@ -89,6 +90,7 @@ class KubernetesExecutor:
             own_tasks=self._launches.keys,
             redis=redis,
         )
+        self._secrets = SecretRequests(self.config, self.scheduler)
         self._departures = Departures(self.scheduler, monotonic)
         self._reconciliation = Reconciliation(
             self, self.scheduler, self._launches, self._departures, monotonic
@@ -112,6 +114,7 @@ class KubernetesExecutor:
                 )
             time.sleep(0.2)
         self._keep_lease()
+        self._guarded(self._inject_secrets)
 
     def end(self) -> None:
         """Leave: hand over what is still running to whoever adopts it.
@@ -169,6 +172,7 @@ class KubernetesExecutor:
         if self._launches.get(tracked.attempt.launch) is None:
             self._add(tracked)
             self._ready.add(tracked)
+            self._secrets.needed(tracked)
         return request.launch_id
 
     def adopt(self, launches: Iterable[LaunchRequest]) -> list[LaunchRequest]:
@@ -263,6 +267,7 @@ class KubernetesExecutor:
             LeaseLostError: another process uses this executor id.
         """
         self._guarded(self._withdraw)
+        self._guarded(self._inject_secrets)
         self._guarded(self._publish)
         self.sync()
 
@@ -301,6 +306,7 @@ class KubernetesExecutor:
             # Redis was lost, or we were silent for too long: believe nothing.
             log.warning("the executor's lease was lost and taken again", extra={"action": "lease"})
             self.scheduler.rewind()
+            self._secrets.again()
             self._reconciliation.all_soon()
             state = self.scheduler.renew()
         if state is not LeaseState.HELD:
@@ -312,6 +318,10 @@ class KubernetesExecutor:
         self._lease_due = 0.0
 
     # Publishing.
+
+    def _inject_secrets(self) -> None:
+        """Ask the launchers, by name, for the Secrets of the configured service account keys."""
+        self._secrets.publish()
 
     def _publish(self) -> None:
         slots = self.parallelism - len(self.running) if self.parallelism else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kbroker import override_checks as checks
+from kbroker import service_account_key
 from kbroker.errors import ExecutorConfigError
 from kbroker.pod_shape import ShapeError, nearest, plain_json, type_name
 
@@ -20,7 +21,7 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "request_cpu": checks.cpu,
     "limit_memory": checks.memory,
     "limit_cpu": checks.cpu,
-    "gcp_service_account_key": checks.text,
+    "gcp_service_account_key": checks.dns_subdomain,
     "node_selectors": checks.label_map,
     "affinity": checks.any_object,
     "annotations": checks.annotation_map,
@@ -54,8 +55,9 @@ class KubernetesExecutorConfig:
         request_cpu: likewise in CPUs: 0.5, "500m".
         limit_memory: what it may use at most.
         limit_cpu: likewise.
-        gcp_service_account_key: names a key to mount. Read for compatibility, but
-            nothing mounts it yet: building a manifest refuses it rather than ignore it.
+        gcp_service_account_key: name of a Secret with a Google Cloud key, such as one of
+            `kubernetes.gcp_service_account_keys`: mounted into the base container, with
+            $GOOGLE_APPLICATION_CREDENTIALS naming the file.
         node_selectors: labels that the node must have.
         affinity: a Kubernetes Affinity object.
         annotations: added to the pod's; kbroker's own win.
@@ -159,11 +161,16 @@ class KubernetesExecutorConfig:
         """The strategic merge patch that states these overrides, `pod_override` apart.
 
         Without the keys that are no part of a pod: namespace, cluster, launch_timeout,
-        pod_template_file; and without gcp_service_account_key (see there).
+        pod_template_file.
         """
+        volumes, mounts, env = self.volumes, self.volume_mounts, _env_list(self.env)
+        if self.gcp_service_account_key is not None:
+            volumes = _with(service_account_key.volume(self.gcp_service_account_key), volumes)
+            mounts = _with(service_account_key.volume_mount(), mounts, by="mountPath")
+            env = _with(service_account_key.variable(), env)
         metadata = {"labels": self.labels, "annotations": self.annotations}
         spec = {
-            "volumes": _replacing(self.volumes),
+            "volumes": _replacing(volumes),
             "affinity": self.affinity,
             "tolerations": self.tolerations,
             "nodeSelector": self.node_selectors,
@@ -174,8 +181,8 @@ class KubernetesExecutorConfig:
             "image": self.image,
             "imagePullPolicy": self.image_pull_policy,
             "resources": self._resources() or None,
-            "env": _replacing(_env_list(self.env)),
-            "volumeMounts": _replacing(self.volume_mounts),
+            "env": _replacing(env),
+            "volumeMounts": _replacing(mounts),
         }
         if stated := _stated(container):
             spec["containers"] = [{"name": BASE_CONTAINER, **stated}]
@@ -210,6 +217,15 @@ def _env_list(env: dict[str, str] | list[dict[str, Any]] | None) -> list[dict[st
     if isinstance(env, dict):
         return [{"name": name, "value": value} for name, value in env.items()]
     return env
+
+
+def _with(
+    element: dict[str, Any], others: list[dict[str, Any]] | None, by: str = "name"
+) -> list[dict[str, Any]]:
+    """An element in front of others, unless one of them stands for it already."""
+    stated = others or []
+    taken = any(other.get(by) == element[by] for other in stated)
+    return stated if taken else [element, *stated]
 
 
 def _replacing(elements: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

@@ -10,8 +10,12 @@ launch.C.P   stream, one entry per launch; executor -> launchers (group
              XLEN '$plaunch.default.normal'; XPENDING '$plaunch.default.normal' launchers
 delete.C     stream, one entry per pod to remove; scripts -> launchers; likewise.
              XLEN '$pdelete.default'
+secrets.C    stream, one entry per Secret to create or replace, by name; executor ->
+             launchers that have its file; likewise.
+             XLEN '$psecrets.default'
 parked.C     sorted set, item -> when it is due (ms): launches that wait for quota
-             or Retry-After, deletions that wait until the name need not be held.
+             or Retry-After, deletions that wait until the name need not be held,
+             Secrets whose file or permission is missing.
              Draining re-scores an item, only its outcome removes it.
              ZRANGE '$pparked.default' 0 -1 WITHSCORES
 parked.C.messages
@@ -64,6 +68,10 @@ class RedisKeys:
     def delete_queue(self, cluster: str) -> str:
         """Stream of deletions."""
         return f"{self.prefix}delete.{cluster}"
+
+    def secrets_queue(self, cluster: str) -> str:
+        """Stream of Secrets to create or replace."""
+        return f"{self.prefix}secrets.{cluster}"
 
     def parked(self, cluster: str) -> str:
         """Sorted set of items that wait, by due time."""

@@ -191,6 +191,20 @@ class KubeClient:
                 async for piece in response.content.iter_any():
                     yield piece
 
+    # Secrets.
+
+    async def create_secret(self, namespace: str, manifest: dict[str, Any]) -> None:
+        """Create a Secret."""
+        await self._request("POST", _secrets(namespace), orjson.dumps(manifest))
+
+    async def get_secret(self, namespace: str, name: str) -> bytes:
+        """A Secret as JSON."""
+        return await self._request("GET", _secrets(namespace, name))
+
+    async def replace_secret(self, namespace: str, name: str, manifest: dict[str, Any]) -> None:
+        """Replace a Secret. uid and version in its metadata are preconditions."""
+        await self._request("PUT", _secrets(namespace, name), orjson.dumps(manifest))
+
     # Access.
 
     async def check_namespace(self, namespace: str) -> None:
@@ -320,5 +334,13 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]
 
 
 def _pods(namespace: str, name: str = "") -> str:
-    path = f"/api/v1/namespaces/{quote(namespace)}/pods"
+    return _path(namespace, "pods", name)
+
+
+def _secrets(namespace: str, name: str = "") -> str:
+    return _path(namespace, "secrets", name)
+
+
+def _path(namespace: str, resource: str, name: str) -> str:
+    path = f"/api/v1/namespaces/{quote(namespace)}/{resource}"
     return f"{path}/{quote(name)}" if name else path

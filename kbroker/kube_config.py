@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kbroker.errors import ConfigError
+from kbroker.service_account_key import read_keys
 from kbroker.settings import (
     SECTIONS,
     BrokerSettings,
@@ -158,6 +159,11 @@ class KubeConfig:
                 "watcher.backoff_base",
                 f"must not exceed watcher.backoff_max ({self.watcher.backoff_max:g} s)",
             )
+
+        try:
+            read_keys(self.kubernetes.gcp_service_account_keys)
+        except ConfigError as error:
+            raise self._error("kubernetes.gcp_service_account_keys", str(error)) from None
 
     def _error(self, name: str, problem: str) -> ConfigError:
         value = self.values()[name]

@@ -19,7 +19,7 @@ from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
 from kbroker.launch_record import Adopted, LaunchRecords, Missing, Published, Refused
 from kbroker.lease import Lease, LeaseState
-from kbroker.message import DeleteMessage, LaunchMessage
+from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.redis_client import availability, connect, run
 from kbroker.result_stream import (
     Result,
@@ -121,6 +121,17 @@ class AirflowKubernetesScheduler:
         entry = _entry(name, "delete", f"{message.removal}:{message.uid}", message.as_dict())
         with availability():
             self._redis.xadd(queue, {"message": entry})
+
+    def request_secrets(self, messages: Iterable[SecretMessage]) -> None:
+        """Ask the launchers to create or replace these Secrets, in one pipeline."""
+        pipe = self._redis.pipeline(transaction=False)
+        for message in messages:
+            queue = self.keys.secrets_queue(message.cluster)
+            name = queue.removeprefix(self.keys.prefix)
+            item = f"{message.namespace}/{message.name}"
+            pipe.xadd(queue, {"message": _entry(name, "secret", item, message.as_dict())})
+        with availability():
+            pipe.execute()
 
     def withdraw(self, launches: Iterable[tuple[Attempt, str, str, str]]) -> list[str]:
         """Take back the permission for (attempt, cluster, namespace, reason) each."""

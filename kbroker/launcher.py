@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 import redis.asyncio
 
-from kbroker import pod_creation, pod_removal
+from kbroker import pod_creation, pod_removal, secret_creation
 from kbroker.api_calls import ApiCalls
 from kbroker.errors import BrokerUnavailableError, NewerSchemaError
 from kbroker.keys import RedisKeys
@@ -30,12 +30,14 @@ from kbroker.kube_config import KubeConfig
 from kbroker.launch_record import LaunchRecords
 from kbroker.launcher_identity import Cluster, LauncherIdentity
 from kbroker.manifests import Manifests
-from kbroker.message import DeleteMessage, LaunchMessage
+from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.permission import Permissions
 from kbroker.pod_creation import PodCreation
 from kbroker.pod_removal import PodRemoval
 from kbroker.queue_entry import QueueEntry, Unfinished
 from kbroker.redis_client import Call, run_async
+from kbroker.secret_creation import SECRET_ITEM, SecretCreation
+from kbroker.service_account_key import read_keys
 from kbroker.shared_pace import SharedPace
 from kbroker.work_item import (
     Bury,
@@ -45,13 +47,14 @@ from kbroker.work_item import (
     WorkItem,
     read_launch,
     read_removal,
+    read_secret,
     set_back,
     settled,
 )
 
 log = logging.getLogger(__name__)
 
-M = TypeVar("M", LaunchMessage, DeleteMessage)
+M = TypeVar("M", LaunchMessage, DeleteMessage, SecretMessage)
 
 _DRAIN_LIMIT = 100
 _LAUNCH_ITEM = "launch:"
@@ -60,7 +63,7 @@ _LAUNCH_ITEM = "launch:"
 _NOT_READY_PAUSE = 2.0
 
 
-class Api(pod_creation.Pods, pod_removal.Pods, Cluster, Protocol):
+class Api(pod_creation.Pods, pod_removal.Pods, secret_creation.Secrets, Cluster, Protocol):
     """All that a launcher asks of the API server; see `KubeClient`."""
 
 
@@ -131,6 +134,8 @@ class Launcher:
             rng=self._rng,
         )
         self._removal = PodRemoval(kube, calls, settings, rng=self._rng)
+        keys_to_put = read_keys(kubernetes.gcp_service_account_keys)
+        self._secrets = SecretCreation(kube, calls, keys_to_put, settings, rng=self._rng)
         self._sleep = sleep
         self._newer: set[str] = set()
         self._parked_until = monotonic()
@@ -167,6 +172,12 @@ class Launcher:
             [WorkItem.from_entry(entry) for entry in entries], read_removal, self._removals
         )
 
+    async def put_secrets(self, entries: Sequence[QueueEntry]) -> None:
+        """Create or replace the Secrets of these messages; raises as `launch`."""
+        await self._work(
+            [WorkItem.from_entry(entry) for entry in entries], read_secret, self._secret_jobs
+        )
+
     async def drain(self) -> int:
         """Work on the parked messages that are due; returns how many there were.
 
@@ -179,9 +190,11 @@ class Launcher:
         due: list[tuple[str, bytes]] = (await run_async(self._client, [call]))[0]
         items = [WorkItem.from_parked(name, payload) for name, payload in due]
         launches = [item for item in items if item.id.startswith(_LAUNCH_ITEM)]
-        removals = [item for item in items if not item.id.startswith(_LAUNCH_ITEM)]
+        secrets = [item for item in items if item.id.startswith(SECRET_ITEM)]
+        removals = [i for i in items if not i.id.startswith((_LAUNCH_ITEM, SECRET_ITEM))]
         await asyncio.gather(
             self._work(launches, read_launch, self._launches),
+            self._work(secrets, read_secret, self._secret_jobs),
             self._work(removals, read_removal, self._removals),
         )
         return len(items)
@@ -292,4 +305,14 @@ class Launcher:
             return [self._removal.not_ready(*job, now) for job in jobs]
         return await asyncio.gather(
             *(self._removal.remove(*job, now) for job in jobs), return_exceptions=True
+        )
+
+    async def _secret_jobs(
+        self, jobs: list[tuple[WorkItem, SecretMessage]]
+    ) -> Sequence[Outcome | BaseException]:
+        now = await self._permissions.now()
+        if not self.ready:
+            return [self._secrets.not_ready(*job, now) for job in jobs]
+        return await asyncio.gather(
+            *(self._secrets.put(*job, now) for job in jobs), return_exceptions=True
         )

@@ -1,4 +1,4 @@
-"""What an executor asks of a launcher: the values on the launch and delete queues."""
+"""What an executor asks of a launcher: the values on the launch, delete and secrets queues."""
 
 from __future__ import annotations
 
@@ -204,6 +204,46 @@ class DeleteMessage:
                 resource_version=None if version is None else int(version),
                 not_before=int(body.get("not_before", 0)),
                 reason=body.get("reason", ""),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMessage:
+    """Create or replace the Secret of one service account key; its content is no part of this.
+
+    Attributes:
+        deployment: whose Secret.
+        cluster: name of the cluster.
+        namespace: where the Secret is.
+        name: of the key and of its Secret.
+    """
+
+    deployment: str
+    cluster: str
+    namespace: str
+    name: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, as it stands in the queue."""
+        return {
+            "v": SCHEMA,
+            "deployment": self.deployment,
+            "cluster": self.cluster,
+            "namespace": self.namespace,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: object) -> SecretMessage:
+        """Read what `as_dict` gave.
+
+        Raises:
+            NewerSchemaError: a newer kbroker wrote it.
+            MessageError: it is not a secret message.
+        """
+        with _reading("secret message", fields) as body:
+            return cls(
+                *(_string(body, name) for name in ("deployment", "cluster", "namespace", "name"))
             )
 
 

@@ -122,11 +122,6 @@ def build_manifest(
         TemplateError: an override asks for what cannot be merged or is not supported,
             or leaves no container `base`.
     """
-    if overrides.gcp_service_account_key is not None:
-        raise TemplateError(
-            "executor_config: gcp_service_account_key is not supported yet: mount the key's "
-            "secret with volumes and volume_mounts, or set service_account_name"
-        )
     defaults = {
         "image": settings.image or None,
         "image_pull_policy": settings.image_pull_policy or None,

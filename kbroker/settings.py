@@ -165,6 +165,10 @@ class KubernetesSettings:
         choices=("", "Always", "IfNotPresent", "Never"),
     )
     service_account_name: str = setting("", "Service account of the pods; empty: the template's.")
+    gcp_service_account_keys: str = setting(
+        "",
+        "Keys that launchers put into Secrets, name=path,…; the files are read where they run.",
+    )
     merge: str = setting(
         "strategic", "How overrides are merged into the template.", choices=("strategic",)
     )

@@ -15,7 +15,7 @@ import orjson
 from kbroker.errors import KbrokerError, MessageError, NewerSchemaError
 from kbroker.event import Cause, PodEvent, PodState, Started
 from kbroker.launch_record import LaunchRecords
-from kbroker.message import DeleteMessage, LaunchMessage
+from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.naming import pod_name
 from kbroker.queue_entry import QueueEntry
 from kbroker.redis_client import Call
@@ -227,6 +227,23 @@ def read_removal(item: WorkItem, cluster: str) -> DeleteMessage | Bury:
     return message
 
 
+def read_secret(item: WorkItem, cluster: str) -> SecretMessage | Bury:
+    """The secret message of an item, or why it is dead.
+
+    Raises:
+        NewerSchemaError: it is for a newer kbroker.
+    """
+    try:
+        message = SecretMessage.from_dict(item.body)
+    except MessageError as error:
+        if type(error) is not MessageError:
+            raise
+        return Bury(str(error))
+    if message.cluster != cluster:
+        return Bury(f"for cluster {message.cluster!r} on the queue of cluster {cluster!r}")
+    return message
+
+
 def dead(item: WorkItem, cluster: str, reason: str) -> Bury:
     """A message that was worked on too often without coming to an end.
 
@@ -238,7 +255,7 @@ def dead(item: WorkItem, cluster: str, reason: str) -> Bury:
     except NewerSchemaError:
         return Bury(reason)
     if isinstance(message, Bury):
-        return message
+        return Bury(reason, message.event)
     return Bury(reason, waiting(message, Cause.DEAD, reason))
 
 

@@ -1,6 +1,7 @@
 """A launcher process: `dramatiq workers.launcher`.
 
-Queues: `launch.<cluster>.<priority>`, the most urgent first, and `delete.<cluster>`.
+Queues: `launch.<cluster>.<priority>`, the most urgent first, `delete.<cluster>`, and
+`secrets.<cluster>` where `kubernetes.gcp_service_account_keys` names files.
 The configuration comes from $KBROKER_CONFIG and KBROKER__ variables. What keeps a
 launcher from working at all ends it before it takes a message, with one line and
 exit code 1 (2 for a wrong configuration); dramatiq then ends the other processes.
@@ -29,6 +30,7 @@ from kbroker.kube_config import KubeConfig
 from kbroker.launch_record import LaunchRecords
 from kbroker.queue_entry import DeadEntry, QueueEntry, Unfinished
 from kbroker.redis_client import availability, connect_async, place, run
+from kbroker.service_account_key import read_keys
 
 T = TypeVar("T")
 
@@ -67,11 +69,13 @@ try:
     from kbroker.launcher import Launcher
     from kbroker.launcher_identity import check_permissions
     from kbroker.manifests import Manifests
+    from kbroker.secret_creation import read_key
     from kbroker.work_item import WorkItem, dead
 except ModuleNotFoundError:
     give_up(MissingExtraError("the launcher", "kubernetes"))
 
 config = or_give_up(configured)
+keys = read_keys(config.kubernetes.gcp_service_account_keys)
 
 
 def take_group_signals_once() -> None:
@@ -138,6 +142,8 @@ class LauncherProcess(Middleware):
 
     async def _check(self) -> None:
         Manifests(config.kubernetes)
+        for key in keys.values():
+            read_key(key)
         client = connect_async(config.broker.url, config.broker.socket_timeout)
         try:
             with availability():
@@ -191,6 +197,11 @@ async def delete(entries: list[QueueEntry]) -> None:
     await process.launcher.delete(entries)
 
 
+async def secret(entries: list[QueueEntry]) -> None:
+    """Create or replace Secrets."""
+    await process.launcher.put_secrets(entries)
+
+
 def declare_actors() -> None:
     """One actor for each queue; what is more urgent goes first within the process, too."""
     cluster, settings = config.kubernetes.cluster, config.broker
@@ -211,6 +222,13 @@ def declare_actors() -> None:
         priority=len(settings.priorities),
         **options,
     )(delete)
+    if keys:  # it is for those that have the files
+        dramatiq.actor(
+            actor_name="secret",
+            queue_name=f"secrets.{cluster}",
+            priority=len(settings.priorities),
+            **options,
+        )(secret)
 
 
 with contextlib.suppress(ModuleNotFoundError):

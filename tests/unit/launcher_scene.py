@@ -15,7 +15,7 @@ from kbroker.kube_client import ApiError
 from kbroker.launch_record import Refused
 from kbroker.launcher_identity import LauncherIdentity
 from kbroker.manifests import Manifests
-from kbroker.message import DeleteMessage, LaunchMessage
+from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.naming import annotations_for, pod_name
 from kbroker.permission import Permission
 from kbroker.pod_creation import PodCreation
@@ -81,6 +81,15 @@ class Kube:
 
     async def patch_pod(self, namespace: str, name: str, patch: dict[str, Any]) -> bytes:
         return self._answer("patch", patch)
+
+    async def create_secret(self, namespace: str, manifest: dict[str, Any]) -> None:
+        self._answer("create_secret", (namespace, manifest))
+
+    async def get_secret(self, namespace: str, name: str) -> bytes:
+        return self._answer("get_secret", (namespace, name))
+
+    async def replace_secret(self, namespace: str, name: str, manifest: dict[str, Any]) -> None:
+        self._answer("replace_secret", (namespace, name, manifest))
 
     async def reload_credentials(self) -> None:
         self.reloads += 1
@@ -191,7 +200,7 @@ def delete_message(**values: Any) -> DeleteMessage:
     return DeleteMessage(**{**fields, **values})
 
 
-def item(message: LaunchMessage | DeleteMessage, **values: Any) -> WorkItem:
+def item(message: LaunchMessage | DeleteMessage | SecretMessage, **values: Any) -> WorkItem:
     body = message.as_dict()
     return WorkItem("1-1", "queue", body, orjson.dumps(body), **values)
 

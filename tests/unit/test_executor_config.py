@@ -133,6 +133,12 @@ def test_nothing_is_shared_with_the_caller():
             "gcp_service_account_key must be a non-empty string, not list",
         ),
         (
+            "gcp_service_account_key",
+            "My Key",
+            "gcp_service_account_key must be lower-case letters, digits, inner '-' and '.', "
+            "not 'My Key'",
+        ),
+        (
             "node_selectors",
             {"disk": 1},
             "node_selectors.disk must be a string, not number: quote it",
@@ -312,7 +318,9 @@ def test_repr_names_what_is_stated_without_secrets():
 
 
 def test_pod_patch():
-    assert KubernetesExecutorConfig.from_dict(EVERYTHING).to_pod_patch() == {
+    # How a key is mounted has tests of its own.
+    stated = {name: value for name, value in EVERYTHING.items() if "gcp" not in name}
+    assert KubernetesExecutorConfig.from_dict(stated).to_pod_patch() == {
         "metadata": {
             "labels": {"team": "data"},
             "annotations": {"example.com/note": "any ünicode"},

@@ -18,6 +18,7 @@ from kbroker.message import (
     LaunchMessage,
     LaunchRequest,
     Removal,
+    SecretMessage,
     check_command,
 )
 from kbroker.task import Launch, TaskKey
@@ -72,6 +73,11 @@ def over_the_wire(fields: dict[str, Any]) -> Any:
 @given(LAUNCH_MESSAGES)
 def test_a_launch_comes_back_whole(message: LaunchMessage) -> None:
     assert LaunchMessage.from_dict(over_the_wire(message.as_dict())) == message
+
+
+@given(st.builds(SecretMessage, deployment=IDS, cluster=IDS, namespace=IDS, name=IDS))
+def test_a_request_for_a_secret_comes_back_whole(message: SecretMessage) -> None:
+    assert SecretMessage.from_dict(over_the_wire(message.as_dict())) == message
 
 
 @given(DELETE_MESSAGES)

@@ -280,11 +280,6 @@ def test_any_task_gives_json(dag_id, command):
             "executor_config: the pod with its overrides: has no container named 'base' in "
             "spec.containers (found: none): name the one that runs the task so",
         ),
-        (
-            {"gcp_service_account_key": "key"},
-            "executor_config: gcp_service_account_key is not supported yet: mount the key's "
-            "secret with volumes and volume_mounts, or set service_account_name",
-        ),
     ],
 )
 def test_unusable_overrides_are_named(config, error):
