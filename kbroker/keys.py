@@ -20,6 +20,7 @@ parked.C     sorted set, item -> when it is due (ms): launches that wait for quo
              ZRANGE '$pparked.default' 0 -1 WITHSCORES
 parked.C.messages
              hash, item -> its message (JSON); lives and goes with the sorted set.
+             HLEN '$pparked.default.messages'
 results:E    stream of pod events for the tasks of executor E, its only reader;
              entries are deleted when done, never trimmed; goes with the executor.
              XREVRANGE '$presults:E' + - COUNT 10
