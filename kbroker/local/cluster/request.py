@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from kbroker.local.cluster import protobuf
 from kbroker.local.cluster.discovery import RESOURCES
 from kbroker.local.cluster.failure import Failure
 
@@ -122,11 +123,16 @@ async def read_body(request: web.Request) -> Any:
         raise Failure(413, "Request entity too large: limit is 3145728") from error
     if not data:
         return None
-    if request.content_type.endswith(("protobuf", "cbor", "yaml")):
+    if request.content_type == protobuf.MEDIA_TYPE:
+        try:
+            return protobuf.decode(data)
+        except ValueError as error:
+            raise Failure(400, f"the body of the request is not readable: {error}") from error
+    if request.content_type.endswith(("cbor", "yaml")):
         raise Failure(
             415,
             "the body of the request was in an unknown format - accepted media types include: "
-            "application/json",
+            f"application/json, {protobuf.MEDIA_TYPE}",
         )
     try:
         return orjson.loads(data)
