@@ -79,6 +79,7 @@ class KubernetesExecutor:
         self._launches = LaunchRegistry()
         self._ready = PublishQueue()
         self._undelivered: dict[TaskKey, Tracked] = {}
+        self._kept: dict[TaskKey, Tracked] = {}
         self._unclaimed: dict[Launch, list[str]] = {}
         self._lease_due = 0.0
         self._away_until = 0.0
@@ -116,17 +117,21 @@ class KubernetesExecutor:
         self._keep_lease()
         self._guarded(self._inject_secrets)
 
-    def end(self) -> None:
+    def end(self) -> bool:
         """Leave: hand over what is still running to whoever adopts it.
 
-        With nothing running, the result stream is removed.
+        With nothing running, the result stream is removed. Returns whether everything that
+        was handed out has been let go of.
         """
+        told = True
         try:
             self._finish()
             self.scheduler.leave(remove_stream=not len(self._launches))
         except BrokerUnavailableError as error:
             log.warning("left without saying goodbye: %s", error, extra={"action": "end"})
+            told = False
         self.scheduler.close()
+        return told and not self._kept
 
     def terminate(self) -> None:
         """Revoke everything, then leave."""
@@ -223,18 +228,27 @@ class KubernetesExecutor:
         return True
 
     def get_event_buffer(
-        self, dag_ids: Collection[str] | None = None
+        self, dag_ids: Collection[str] | None = None, *, keep_pods: bool = False
     ) -> dict[TaskKey, tuple[str, str | Outcome]]:
         """Hand out and clear the event buffer, of all DAGs or of these.
 
-        The pods of the final states handed out may go at the next `sync`.
+        The pods of the final states handed out may go at the next `sync`; with `keep_pods`
+        each stays until `let_go`.
         """
         keys = [k for k in self.event_buffer if dag_ids is None or k.dag_id in dag_ids]
         for key in keys:
             tracked = self._undelivered.pop(key, None)
-            if tracked is not None:
+            if tracked is not None and keep_pods:
+                self._kept[key] = tracked
+            elif tracked is not None:
                 self._departures.over(tracked)
         return {key: self.event_buffer.pop(key) for key in keys}
+
+    def let_go(self, key: TaskKey) -> None:
+        """The pod of a final state that was handed out with `keep_pods` may go."""
+        tracked = self._kept.pop(key, None)
+        if tracked is not None:
+            self._departures.over(tracked)
 
     @property
     def queued_tasks(self) -> dict[TaskKey, LaunchMessage]:

@@ -16,6 +16,7 @@ from kbroker.cli.task_run import TaskRun
 
 _BEAT = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HALTED = "a task failed: cancelling the others (--fail-fast)"
 _INTERRUPTED = {
     1: "interrupted: nothing more is launched; waiting for what runs (Ctrl-C again to cancel it)",
     2: "interrupted: cancelling what runs",
@@ -33,7 +34,7 @@ def drive(run: TaskRun, console: Console, check: Callable[[], None] = lambda: No
         console: for the progress.
         check: raises when something that the run needs has ended.
     """
-    said = 0
+    said, halted = 0, False
     hints = Hints(run.executor, run.places)
     with _interrupting(run) as received, Progress(run, console) as progress:
         while not run.over:
@@ -42,7 +43,10 @@ def drive(run: TaskRun, console: Console, check: Callable[[], None] = lambda: No
             if run.interrupts > said:
                 said = run.interrupts
                 progress.say(_INTERRUPTED[min(said, 2)])
-            if run.interrupts > 1:
+            if run.halted and not halted:
+                halted = True
+                progress.say(_HALTED)
+            if run.interrupts > 1 or run.halted:
                 run.cancel_all()
             for line in [*run.news(), *hints.look()]:
                 progress.say(line)

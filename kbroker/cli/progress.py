@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kbroker.cli.task_run import State, TaskRun
+from kbroker.cli.task_progress import State
+from kbroker.cli.task_run import TaskRun
 from kbroker.cli.text import one_line
 
 _STYLES = {

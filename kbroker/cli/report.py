@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kbroker.cli.task_run import State, TaskProgress, TaskRun
+from kbroker.cli.task_progress import State, TaskProgress
+from kbroker.cli.task_run import TaskRun
 from kbroker.cli.text import one_line
 from kbroker.errors import BrokerUnavailableError
 from kbroker.event import Outcome

@@ -64,14 +64,22 @@ class Stack:
         folder: logs and state.
         launchers: launcher processes.
         own_cluster: whether to start a local cluster; otherwise the configured one is used.
+        deployment: whose pods are in that one already, from an earlier process of the run.
     """
 
     def __init__(
-        self, config: KubeConfig, folder: Path, launchers: int, *, own_cluster: bool = True
+        self,
+        config: KubeConfig,
+        folder: Path,
+        launchers: int,
+        *,
+        own_cluster: bool = True,
+        deployment: str = "",
     ) -> None:
         self.folder = folder
         self._given = config
         self._launchers = launchers
+        self._deployment = deployment
         self._redis = EmbeddedRedis()
         self._cluster = LocalCluster(folder / "cluster") if own_cluster else None
         self._workers: dict[str, _Worker] = {}
@@ -121,7 +129,7 @@ class Stack:
             defaults.update(_LOCAL_CLUSTER)
         elif self._given.source("core.deployment") == "default":
             # Another installation in that cluster keeps its pods, and we see none of them.
-            own["core.deployment"] = f"kbroker-run-{secrets.token_hex(4)}"
+            own["core.deployment"] = self._deployment or f"kbroker-run-{secrets.token_hex(4)}"
         signals.check()
         self.config = with_defaults(self._given, defaults, own)
         if self._cluster is not None:

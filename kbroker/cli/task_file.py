@@ -1,15 +1,16 @@
-"""Task files: one JSON object a line, each a task to run."""
+"""Task files: one JSON object a line, or a list in YAML; each entry is a task to run."""
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import orjson
+import yaml
 
 from kbroker.errors import ExecutorConfigError, TaskError, UsageError
 from kbroker.event import Cause
@@ -19,6 +20,8 @@ from kbroker.message import check_command
 _OWN = ("id", "command", "retries", "timeout", "expect")
 _CONFIG = tuple(f.name for f in fields(KubernetesExecutorConfig))
 _STATES = ("success", "failed")
+_YAML_SUFFIXES = (".yaml", ".yml")
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +55,58 @@ def read_tasks(path: str) -> list[TaskSpec]:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    tasks = list(_parse("standard input" if path == "-" else path, data.splitlines()))
+    name = "standard input" if path == "-" else path
+    tasks = list(_checked(name, _yaml(name, data) if _is_yaml(path, data) else _json(name, data)))
     if not tasks:
-        raise UsageError(f"{path}: has no tasks; each line is one JSON object with id and command")
+        raise UsageError(
+            f"{path}: has no tasks; each is a JSON object on a line of its own, or an entry of a "
+            "YAML list, with id and command"
+        )
     return tasks
 
 
-def _parse(name: str, lines: Iterable[bytes]) -> Iterable[TaskSpec]:
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
+def _is_yaml(path: str, data: bytes) -> bool:
+    if path.endswith(_YAML_SUFFIXES):
+        return True
+    lines = (line.lstrip() for line in data.splitlines())
+    first = next((line for line in lines if line and not line.startswith(b"#")), b"{")
+    return not first.startswith(b"{")
+
+
+def _json(name: str, data: bytes) -> Iterator[tuple[int, object]]:
+    """Line number and content of each line."""
+    for number, line in enumerate(data.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith(b"#"):
             continue
         try:
-            task = _task(line)
+            yield number, orjson.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{name}:{number}: is not JSON: {error}") from None
+
+
+def _yaml(name: str, data: bytes) -> Iterator[tuple[int, object]]:
+    """Line number and content of each entry."""
+    try:
+        document = yaml.load(data, _YAML_LOADER)  # noqa: S506 - a safe loader
+        root = yaml.compose(data, _YAML_LOADER)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise UsageError(f"{name}{where}: is not YAML: {problem}") from None
+    if document is None:
+        return
+    if not isinstance(document, list) or not isinstance(root, yaml.SequenceNode):
+        raise UsageError(f"{name}: must be a list of tasks, each with id and command")
+    for node, entry in zip(root.value, document, strict=True):
+        yield node.start_mark.line + 1, entry
+
+
+def _checked(name: str, entries: Iterable[tuple[int, object]]) -> Iterator[TaskSpec]:
+    seen: dict[str, int] = {}
+    for number, given in entries:
+        try:
+            task = _task(given)
         except (UsageError, ValueError) as error:
             raise UsageError(f"{name}:{number}: {error}") from None
         if task.id in seen:
@@ -73,13 +115,9 @@ def _parse(name: str, lines: Iterable[bytes]) -> Iterable[TaskSpec]:
         yield task
 
 
-def _task(line: bytes) -> TaskSpec:
-    try:
-        given = orjson.loads(line)
-    except ValueError as error:
-        raise UsageError(f"is not JSON: {error}") from None
+def _task(given: object) -> TaskSpec:
     if not isinstance(given, dict):
-        raise UsageError("must be a JSON object with id and command")
+        raise UsageError("must be an object with id and command")
     for key in given:
         if key not in _OWN and key not in _CONFIG:
             close = difflib.get_close_matches(key, [*_OWN, *_CONFIG], n=1)

@@ -2,85 +2,87 @@
 
 from __future__ import annotations
 
+import heapq
+import random
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
-import orjson
-
+from kbroker.cli.journal import History, digest
+from kbroker.cli.resumption import Todo, plan
 from kbroker.cli.task_file import TaskSpec
+from kbroker.cli.task_progress import State, TaskProgress, try_launch
 from kbroker.cli.text import one_line
-from kbroker.event import Outcome
+from kbroker.event import Cause, Outcome
 from kbroker.executor import KubernetesExecutor
+from kbroker.message import LaunchRequest
 from kbroker.task import Launch, TaskKey
 
-_LAUNCH_IDS = uuid.UUID("5d3cb6d1-2f1c-5b43-9d61-6f5d8a0d6a53")
 # How often the executor is asked whether it still knows every task.
 _RECOUNT_EVERY = 3.0
 _NEWS = 20
+# So many of the oldest waiting tasks are asked why, at most.
+_ASKED = 1000
+_LONGEST_DELAY = 300.0
 
 
-class State(StrEnum):
-    """Where a task of the run stands, in the order of a task's life."""
+class Memory(Protocol):
+    """What outlives the process; see `Journal`."""
 
-    QUEUED = "queued"
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    LOST = "lost"  # its launch belongs to another run, or was withdrawn elsewhere
+    history: dict[str, History]
 
-    @property
-    def final(self) -> bool:
-        """Whether nothing more happens."""
-        return self in (State.SUCCESS, State.FAILED, State.CANCELLED, State.LOST)
+    def tried(self, task: str, number: int, spec: str) -> None:
+        """A try is about to be wanted."""
+
+    def ended(
+        self, task: str, number: int, outcome: Outcome, *, state: str | None, retry_at: float | None
+    ) -> None:
+        """A try has ended."""
+
+    def dropped(self, task: str, number: int) -> None:
+        """The run gives a try up."""
+
+    def commit(self) -> None:
+        """Have everything on disk."""
 
 
-@dataclass(slots=True)
-class TaskProgress:
-    """One task of the run.
+class Logs(Protocol):
+    """Keeps the logs of tries before their pods go; see `TaskLogs`."""
+
+    def fetch(self, key: TaskKey, outcome: Outcome, *, last: bool) -> None:
+        """Begin to fetch a try's log."""
+
+    def fetched(self) -> list[TaskKey]:
+        """The tries whose log was fetched, or could not be, since the last call."""
+
+    def news(self) -> list[str]:
+        """What went wrong since the last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run does about failures.
 
     Attributes:
-        spec: its line in the file.
-        state: where it stands.
-        since: when it came into this state, monotonic seconds.
-        launch: its present try.
-        outcomes: how each finished try ended, in order.
+        retries: tries after the first failed one, where a task does not say.
+        retry_delay: seconds before the second try, doubled for each further one; a random
+            half of it is left out.
+        fail_fast: whether the first task that ends otherwise than expected ends the run.
+        again: whether a resumed run tries again what did not succeed.
     """
 
-    spec: TaskSpec
-    launch: Launch
-    state: State = State.QUEUED
-    since: float = 0.0
-    outcomes: list[Outcome] = field(default_factory=list)
+    retries: int = 0
+    retry_delay: float = 0.0
+    fail_fast: bool = False
+    again: bool = False
 
-    @property
-    def tries(self) -> int:
-        """How often it was tried, the present try included."""
-        return self.launch.key.try_number
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the last finished try ended."""
-        return self.outcomes[-1] if self.outcomes else None
-
-    @property
-    def attempts(self) -> int:
-        """How many launches it took, over all tries."""
-        return sum(outcome.attempts for outcome in self.outcomes)
-
-    @property
-    def as_expected(self) -> bool:
-        """Whether it ended as its line says."""
-        if self.state.value != self.spec.expected_state:
-            return False
-        wanted = self.spec.expected_cause
-        return wanted is None or (self.outcome is not None and self.outcome.cause is wanted)
+    def delay(self, failures: int, rng: random.Random) -> float:
+        """Seconds to wait after so many failures."""
+        longest = self.retry_delay * 2.0 ** min(failures - 1, 30)
+        return min(longest, _LONGEST_DELAY) * (0.5 + 0.5 * rng.random())
 
 
 @dataclass(slots=True)
@@ -92,37 +94,74 @@ class TaskRun:
         executor: started already.
         name: the run's name, the dag id of its tasks.
         run_id: makes the launch ids; the same one names the same launches.
-        retries: tries after the first, where a task does not say.
+        memory: what is done already, and is written to before anything is done.
+        policy: what to do about failures.
+        logs: where logs are kept; None for nowhere.
+        cluster_gone: whether the pods of an earlier process have ended with its cluster.
+        clock: monotonic seconds.
+        wall: seconds since the epoch.
+        rng: for the jitter of delays.
     """
 
     tasks: list[TaskSpec]
     executor: KubernetesExecutor
     name: str
     run_id: str
-    retries: int = 0
+    memory: Memory
+    policy: Policy = field(default_factory=Policy)
+    logs: Logs | None = None
+    cluster_gone: bool = False
     clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    rng: random.Random = field(default_factory=random.Random)
     progress: dict[str, TaskProgress] = field(default_factory=dict)
     finished: int = 0
     interrupts: int = 0
+    halted: bool = False
+    _active: dict[str, TaskProgress] = field(default_factory=dict)
+    _counts: Counter[State] = field(default_factory=Counter)
+    _due: list[tuple[float, str]] = field(default_factory=list)
+    _delayed: set[str] = field(default_factory=set)
+    _fetching: set[TaskKey] = field(default_factory=set)
     _recount_at: float = 0.0
     _news: list[str] = field(default_factory=list)
     _told: int = 0
 
+    # Wanting.
+
     def submit(self) -> None:
-        """Want every task."""
+        """Want every task that is not done; take over what may be under way."""
+        adopted = []
         for spec in self.tasks:
-            self.progress[spec.id] = TaskProgress(spec, self._launch(spec, 1), since=self.clock())
-            self._execute(self.progress[spec.id])
+            past = self.memory.history.get(spec.id)
+            step = plan(past, cluster_gone=self.cluster_gone, again=self.policy.again)
+            task = self._add(spec, step.number, past)
+            if step.todo is Todo.DONE and past is not None and past.state is not None:
+                self._enter(task, State(past.state))
+            elif step.todo is Todo.ADOPT:
+                adopted.append(task)
+            elif step.todo is Todo.WAIT and past is not None and past.retry_at is not None:
+                self._delay(task, past.retry_at)
+            else:
+                self._execute(task)
+        self.memory.commit()
+        self._adopt(adopted)
         self._recount_at = self.clock() + _RECOUNT_EVERY
 
+    def _add(self, spec: TaskSpec, number: int, past: History | None) -> TaskProgress:
+        task = TaskProgress(spec, self._launch(spec, number), since=self.clock())
+        if past is not None:
+            task.outcomes += past.outcomes
+        self.progress[spec.id] = self._active[spec.id] = task
+        self._counts[task.state] += 1
+        return task
+
     def _launch(self, spec: TaskSpec, number: int) -> Launch:
-        """The launch of one try: the same for the same run, task and try."""
-        key = TaskKey(self.name, spec.id, self.run_id, number)
-        name = orjson.dumps([self.name, self.run_id, spec.id, number]).decode()
         deployment = self.executor.config.core.deployment
-        return Launch(deployment, key, str(uuid.uuid5(_LAUNCH_IDS, name)))
+        return try_launch(deployment, self.name, self.run_id, spec.id, number)
 
     def _execute(self, task: TaskProgress) -> None:
+        self.memory.tried(task.spec.id, task.tries, digest(task.spec))
         self.executor.execute_async(
             task.launch.key,
             task.spec.command,
@@ -130,47 +169,118 @@ class TaskRun:
             launch_id=task.launch.launch_id,
         )
 
+    def _adopt(self, tasks: Iterable[TaskProgress]) -> None:
+        self.executor.adopt(
+            LaunchRequest(
+                task.launch.key,
+                task.spec.command,
+                task.launch.launch_id,
+                executor_config=task.spec.config,
+            )
+            for task in tasks
+        )
+
+    # The loop.
+
     def beat(self) -> None:
-        """One turn of the scheduler's loop."""
+        """One turn of the scheduler's loop.
+
+        What the journal is told here is on disk before the next turn publishes it, and
+        before the next turn lets pods go.
+        """
         self.executor.heartbeat()
-        for key, (state, info) in self.executor.get_event_buffer().items():
+        events = self.executor.get_event_buffer(keep_pods=self.logs is not None)
+        for key, (state, info) in events.items():
             task = self.progress[key.task_id]
             if key == task.launch.key and not task.state.final:
                 self._take(task, state, info)
+            elif state in ("success", "failed"):
+                self.executor.let_go(key)
         if self.interrupts:
-            self._cancel([self.progress[k.task_id] for k in self.executor.not_launched()])
+            early = [self.progress[k.task_id] for k in self.executor.not_launched()]
+            self._cancel([*early, *(self.progress[task] for task in self._delayed)])
+        self._try_again()
         if self.clock() >= self._recount_at:
             self._recount_at = self.clock() + _RECOUNT_EVERY
             self._recount()
+        self.memory.commit()
+        self._take_logs()
 
     def _take(self, task: TaskProgress, state: str, info: Any) -> None:
         if state not in ("success", "failed"):
             self._enter(task, State.PENDING if state == "queued" else State.RUNNING)
             return
         task.outcomes.append(info)
-        limit = self.retries if task.spec.retries is None else task.spec.retries
-        if state == "failed" and task.tries <= limit and not self.interrupts:
-            self._tell(f"{task.spec.id}: try {task.tries} failed, trying again: {info}")
-            task.launch = self._launch(task.spec, task.tries + 1)
-            self._enter(task, State.QUEUED)
-            self._execute(task)
+        final = self._final(task, state, info)
+        if self.logs is not None:
+            self._fetching.add(task.launch.key)
+            self.logs.fetch(task.launch.key, info, last=final is not None)
+        if final is None:
+            self._retry(task, info)
             return
-        self._enter(task, State(state))
+        self.memory.ended(task.spec.id, task.tries, info, state=final.value, retry_at=None)
+        self._enter(task, final)
         if not task.as_expected:
-            self._tell(f"{task.spec.id}: {state}: {info}")
+            self._tell(f"{task.spec.id}: {final}: {info}")
+            self.halted = self.halted or self.policy.fail_fast
+
+    def _final(self, task: TaskProgress, state: str, outcome: Outcome) -> State | None:
+        """The task's final state; None when it is tried again."""
+        if state == "success":
+            return State.SUCCESS
+        if outcome.cause is Cause.CANCELLED:
+            return State.CANCELLED
+        limit = self.policy.retries if task.spec.retries is None else task.spec.retries
+        again = len(task.outcomes) <= limit and not self.interrupts and not self.halted
+        return None if again else State.FAILED
+
+    def _retry(self, task: TaskProgress, outcome: Outcome) -> None:
+        delay = self.policy.delay(len(task.outcomes), self.rng)
+        due = self.wall() + delay
+        self.memory.ended(task.spec.id, task.tries, outcome, state=None, retry_at=due)
+        when = f" in {delay:.0f} s" if delay >= 1 else ""
+        self._tell(f"{task.spec.id}: try {task.tries} failed, trying again{when}: {outcome}")
+        task.launch = self._launch(task.spec, task.tries + 1)
+        self._delay(task, due)
+
+    def _delay(self, task: TaskProgress, due: float) -> None:
+        self._enter(task, State.QUEUED)
+        self._delayed.add(task.spec.id)
+        heapq.heappush(self._due, (due, task.spec.id))
+
+    def _try_again(self) -> None:
+        """Want the tries that are due."""
+        now = self.wall()
+        while self._due and self._due[0][0] <= now:
+            _, name = heapq.heappop(self._due)
+            if name in self._delayed:
+                self._delayed.discard(name)
+                self._execute(self.progress[name])
+
+    def _take_logs(self) -> None:
+        if self.logs is None:
+            return
+        for key in self.logs.fetched():
+            self._fetching.discard(key)
+            self.executor.let_go(key)
+        for line in self.logs.news():
+            self._tell(line)
 
     def _enter(self, task: TaskProgress, state: State) -> None:
+        self._counts[task.state] -= 1
+        self._counts[state] += 1
         if state.final and not task.state.final:
             self.finished += 1
+            self._active.pop(task.spec.id, None)
         task.state = state
         task.since = self.clock()
 
     def _recount(self) -> None:
         """Find the tasks that the executor dropped: they are not this run's to run."""
         waiting = self.executor.queued_tasks
-        for task in self.progress.values():
+        for task in list(self._active.values()):
             key = task.launch.key
-            known = task.state.final or key in waiting or key in self.executor.running
+            known = key in waiting or key in self.executor.running or task.spec.id in self._delayed
             if not known and key not in self.executor.event_buffer:
                 self._enter(task, State.LOST)
                 self._tell(
@@ -190,24 +300,34 @@ class TaskRun:
         news, self._news = self._news, []
         return news
 
+    # Ending early.
+
     def interrupt(self) -> None:
         """Ctrl-C: the first time nothing more is launched, the second time all is cancelled."""
         self.interrupts += 1
 
     def cancel_all(self) -> None:
         """Revoke everything that is not final; its pods are removed."""
-        self._cancel(list(self.progress.values()))
+        self._cancel(list(self._active.values()))
 
     def _cancel(self, tasks: list[TaskProgress]) -> None:
-        for task in tasks:
-            if not task.state.final:
+        unfinished = [task for task in tasks if not task.state.final]
+        for task in unfinished:
+            self.memory.dropped(task.spec.id, task.tries)
+        self.memory.commit()  # else a resumed run would take them for withdrawn by others
+        for task in unfinished:
+            if task.spec.id in self._delayed:
+                self._delayed.discard(task.spec.id)
+            else:
                 self.executor.revoke(task.launch.key, "cancelled by the user")
-                self._enter(task, State.CANCELLED)
+            self._enter(task, State.CANCELLED)
+
+    # What is to be seen.
 
     @property
     def over(self) -> bool:
-        """Whether every task is final."""
-        return self.finished == len(self.progress)
+        """Whether every task is final, and every log is kept."""
+        return self.finished == len(self.progress) and not self._fetching
 
     @property
     def as_expected(self) -> bool:
@@ -228,17 +348,17 @@ class TaskRun:
 
     def counts(self) -> Counter[State]:
         """How many tasks are in each state."""
-        return Counter(task.state for task in self.progress.values())
+        return +self._counts
 
     def slowest(self, count: int) -> list[TaskProgress]:
         """The tasks that have been running for longest."""
-        running = [t for t in self.progress.values() if t.state is State.RUNNING]
-        return sorted(running, key=lambda task: task.since)[:count]
+        running = [t for t in self._active.values() if t.state is State.RUNNING]
+        return heapq.nsmallest(count, running, key=lambda task: task.since)
 
     def waits(self, count: int) -> list[tuple[str, str]]:
         """Some tasks that wait, and why, those with a reason of their own first."""
         found = []
-        for task in self.progress.values():
+        for task in islice(self._active.values(), _ASKED):
             if task.state in (State.QUEUED, State.PENDING):
                 why = self.executor.waiting(task.launch.key)
                 if why and not why.startswith(("waits ", "all ")):

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from kbroker.cli.journal import History
 from kbroker.cli.task_file import TaskSpec
-from kbroker.cli.task_run import State, TaskRun
+from kbroker.cli.task_progress import State
+from kbroker.cli.task_run import Policy, TaskRun
 from kbroker.event import Cause, Outcome
 from kbroker.kube_config import KubeConfig
 from kbroker.task import TaskKey
@@ -25,6 +27,8 @@ class Executor:
         self.running: set[TaskKey] = set()
         self.queued_tasks: dict[TaskKey, None] = {}
         self.without_pod: list[TaskKey] = []
+        self.gone: list[TaskKey] = []
+        self.adopted: list[tuple[TaskKey, str]] = []
 
     def execute_async(
         self, key: TaskKey, command: Any, *, executor_config: Mapping[str, Any], launch_id: str
@@ -36,9 +40,18 @@ class Executor:
     def heartbeat(self) -> None:
         pass
 
-    def get_event_buffer(self) -> dict[TaskKey, tuple[str, Any]]:
+    def get_event_buffer(self, *, keep_pods: bool) -> dict[TaskKey, tuple[str, Any]]:
+        self.keeps_pods = keep_pods
         events, self.event_buffer = self.event_buffer, {}
         return events
+
+    def let_go(self, key: TaskKey) -> None:
+        self.gone.append(key)
+
+    def adopt(self, requests: Any) -> None:
+        for request in requests:
+            self.adopted.append((request.key, request.launch_id))
+            self.running.add(request.key)
 
     def revoke(self, key: TaskKey, reason: str) -> None:
         assert reason
@@ -52,9 +65,44 @@ class Executor:
         return "waits for a launcher" if key.task_id == "a" else f"no room for\n{key.task_id}"
 
 
-def run_of(*specs: TaskSpec, retries: int = 0, run_id: str = "r1") -> tuple[TaskRun, Executor]:
+class Memory:
+    """A journal in memory; `disk` is what was committed."""
+
+    def __init__(self, **history: History) -> None:
+        self.history = history
+        self.lines: list[tuple[Any, ...]] = []
+        self.disk: list[tuple[Any, ...]] = []
+
+    def tried(self, task: str, number: int, spec: str) -> None:
+        assert spec
+        self.lines.append(("try", task, number))
+
+    def ended(
+        self, task: str, number: int, outcome: Outcome, *, state: str | None, retry_at: float | None
+    ) -> None:
+        self.lines.append(("end", task, number, state, retry_at))
+
+    def dropped(self, task: str, number: int) -> None:
+        self.lines.append(("drop", task, number))
+
+    def commit(self) -> None:
+        self.disk = list(self.lines)
+
+
+def run_of(
+    *specs: TaskSpec, run_id: str = "r1", memory: Memory | None = None, **values: Any
+) -> tuple[TaskRun, Executor]:
     executor = Executor()
-    run = TaskRun(list(specs), executor, "dag", run_id, retries, clock=lambda: 0.0)  # type: ignore[arg-type]
+    policy = {name: values.pop(name) for name in Policy.__slots__ if name in values}
+    run = TaskRun(
+        list(specs),
+        executor,  # type: ignore[arg-type]
+        "dag",
+        run_id,
+        memory or Memory(),
+        Policy(**policy),
+        **{"clock": lambda: 0.0, **values},
+    )
     run.submit()
     return run, executor
 
@@ -157,7 +205,8 @@ def test_a_task_that_the_executor_dropped_is_lost() -> None:
     now = [0.0]
     executor = Executor()
     specs = [TaskSpec("a", ("x",)), TaskSpec("b", ("x",)), TaskSpec("c", ("x",))]
-    run = TaskRun(specs, executor, "dag", "r1", clock=lambda: now[0])  # type: ignore[arg-type]
+    memory = Memory()
+    run = TaskRun(specs, executor, "dag", "r1", memory, clock=lambda: now[0])  # type: ignore[arg-type]
     run.submit()
     a, b, _ = (key for key, _, _ in executor.launched)
     executor.running.clear()
@@ -200,3 +249,149 @@ def test_many_failures_are_not_all_news() -> None:
     assert len(news) == 21
     assert news[-1] == "further failures are in the table at the end"
     assert run.news() == []
+
+
+# What a journal remembers, and what comes of it.
+
+
+def fail(executor: Executor, number: int = 1, cause: Cause = Cause.ERROR) -> None:
+    executor.event_buffer[TaskKey("dag", "a", "r1", number)] = ("failed", ended(cause))
+
+
+def test_a_try_is_on_disk_before_it_is_published_and_an_end_before_the_next_turn() -> None:
+    memory = Memory()
+    _, executor = run = run_of(TaskSpec("a", ("x",), retries=1), memory=memory)
+    assert memory.disk == [("try", "a", 1)]
+    fail(executor)
+    run[0].beat()
+    assert memory.disk == [
+        ("try", "a", 1),
+        ("end", "a", 1, None, memory.disk[1][4]),
+        ("try", "a", 2),
+    ]
+    fail(executor, 2)
+    run[0].beat()
+    assert memory.disk[3:] == [("end", "a", 2, "failed", None)]
+
+
+def test_a_retry_waits_for_its_time_and_others_do_not_wait_for_it() -> None:
+    now = [1000.0]
+    run, executor = run_of(
+        TaskSpec("a", ("x",)), TaskSpec("b", ("x",)),
+        retries=2, retry_delay=4.0, wall=lambda: now[0],
+    )  # fmt: skip
+    fail(executor)
+    run.beat()
+    due = run.memory.disk[-1][4]  # type: ignore[attr-defined]
+    assert 1002.0 <= due <= 1004.0  # a random half of the delay is left out
+    assert len(executor.launched) == 2
+    executor.event_buffer[executor.launched[1][0]] = ("success", ended())
+    run.beat()
+    assert run.counts() == {State.QUEUED: 1, State.SUCCESS: 1}
+    now[0] = due
+    run.beat()
+    assert executor.launched[-1][0] == TaskKey("dag", "a", "r1", 2)
+    fail(executor, 2)
+    run.beat()
+    assert due + 4.0 <= run.memory.disk[-1][4] <= due + 8.0  # type: ignore[attr-defined]
+
+
+def test_what_was_cancelled_by_command_is_not_tried_again() -> None:
+    run, executor = run_of(TaskSpec("a", ("x",), retries=5))
+    fail(executor, cause=Cause.CANCELLED)
+    run.beat()
+    assert run.progress["a"].state is State.CANCELLED
+    assert run.over
+
+
+def test_fail_fast_stops_retries_and_says_so() -> None:
+    run, executor = run_of(TaskSpec("a", ("x",)), TaskSpec("b", ("x",), retries=3), fail_fast=True)
+    fail(executor)
+    run.beat()
+    assert run.halted
+    run.cancel_all()
+    assert executor.revoked == [TaskKey("dag", "b", "r1", 1)]
+    assert run.over
+    expected = TaskSpec("a", ("x",), expected_state="failed")
+    run, executor = run_of(expected, TaskSpec("b", ("x",)), fail_fast=True)
+    fail(executor)
+    run.beat()
+    assert not run.halted
+
+
+def test_a_cancelled_try_is_given_up_on_disk_first() -> None:
+    memory = Memory()
+    run, executor = run_of(TaskSpec("a", ("x",)), memory=memory)
+    executor.revoke = lambda key, reason: seen.append(list(memory.disk))  # type: ignore[method-assign]
+    seen: list[Any] = []
+    run.cancel_all()
+    assert seen == [[("try", "a", 1), ("drop", "a", 1)]]
+
+
+def test_a_resumed_run_takes_over_and_runs_nothing_twice() -> None:
+    done, failed_once = ended(), ended(Cause.ERROR)
+    memory = Memory(
+        done=History("d", 1, False, [done], "success"),
+        under_way=History("d", 2, True, [failed_once]),
+        given_up=History("d", 1),
+        due=History("d", 1, False, [failed_once], None, 50.0),
+    )
+    names = ("done", "under_way", "given_up", "due", "new")
+    run, executor = run_of(
+        *(TaskSpec(name, ("x",)) for name in names), memory=memory, retries=1, wall=lambda: 10.0
+    )
+    assert [(key.task_id, key.try_number) for key, _, _ in executor.launched] == [
+        ("given_up", 2), ("new", 1),
+    ]  # fmt: skip
+    assert [(key.task_id, key.try_number) for key, _ in executor.adopted] == [("under_way", 2)]
+    assert run.progress["done"].state is State.SUCCESS
+    assert run.finished == 1
+    # The failures before count: this one was the last.
+    executor.event_buffer[TaskKey("dag", "under_way", "r1", 2)] = ("failed", failed_once)
+    run.wall = lambda: 60.0
+    run.beat()
+    assert run.progress["under_way"].state is State.FAILED
+    assert executor.launched[-1][0] == TaskKey("dag", "due", "r1", 2)
+
+
+def test_the_tries_of_a_cluster_that_has_ended_are_tried_anew() -> None:
+    memory = Memory(a=History("d", 1, True))
+    _, executor = run_of(TaskSpec("a", ("x",)), memory=memory, cluster_gone=True)
+    assert executor.adopted == []
+    assert executor.launched[0][0] == TaskKey("dag", "a", "r1", 2)
+
+
+class Logs:
+    def __init__(self) -> None:
+        self.asked: list[tuple[TaskKey, bool]] = []
+        self.done: list[TaskKey] = []
+
+    def fetch(self, key: TaskKey, _outcome: Outcome, *, last: bool) -> None:
+        self.asked.append((key, last))
+
+    def fetched(self) -> list[TaskKey]:
+        done, self.done = self.done, []
+        return done
+
+    def news(self) -> list[str]:
+        return []
+
+
+def test_a_pod_stays_until_its_log_is_kept_and_the_run_with_it() -> None:
+    logs = Logs()
+    run, executor = run_of(TaskSpec("a", ("x",), retries=1), logs=logs)
+    fail(executor)
+    run.beat()
+    first, second = (TaskKey("dag", "a", "r1", number) for number in (1, 2))
+    assert executor.keeps_pods
+    assert logs.asked == [(first, False)]
+    executor.event_buffer[second] = ("success", ended())
+    run.beat()
+    assert logs.asked[1:] == [(second, True)]
+    assert run.finished == 1
+    assert not run.over
+    assert executor.gone == []
+    logs.done = [first, second]
+    run.beat()
+    assert executor.gone == [first, second]
+    assert run.over

@@ -45,7 +45,7 @@ def test_a_line_becomes_a_task(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("{not json}", "is not JSON"),
-        ("[1]", "must be a JSON object"),
+        ("[1]", "must be an object"),
         ('{"id": "a"}', "command is missing"),
         ('{"command": ["true"]}', "id must be a non-empty string"),
         ('{"id": "", "command": ["true"]}', "id must be a non-empty string"),
@@ -94,3 +94,58 @@ def test_the_demo_shows_what_it_should() -> None:
     assert any(task.config.get("env") for task in tasks.values())
     causes = {task.expected_cause for task in tasks.values()}
     assert causes >= {Cause.ERROR, Cause.IMAGE_PULL, Cause.DEADLINE_EXCEEDED}
+
+
+YAML = """\
+# a comment
+- id: hello
+  command: [echo, hello]
+  env: {A: "1"}
+- id: late
+  command: [sleep, "5"]
+  timeout: 3
+"""
+
+
+@pytest.mark.parametrize("name", ["tasks.yaml", "tasks.yml", "tasks"])
+def test_a_list_in_yaml(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(YAML)
+    first, second = read_tasks(str(path))
+    assert (first.id, first.command, first.config) == (
+        "hello",
+        ("echo", "hello"),
+        {"env": {"A": "1"}},
+    )
+    assert second.config == {"active_deadline_seconds": 3}
+
+
+def test_a_json_array_is_yaml_too(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text('[{"id": "a", "command": ["true"]},\n {"id": "b", "command": ["true"]}]')
+    assert [task.id for task in read_tasks(str(path))] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (YAML + "- id: x\n", ":8: command is missing"),
+        (YAML + "- id: hello\n  command: [a]\n", ":8: id 'hello' stands in line 2 too"),
+        (YAML + "- [1]\n", ":8: must be an object"),
+        (YAML + "- id: x\n  command: echo\n", ":8: command must be a non-empty list of strings"),
+        (YAML + "- id: 7\n  command: [a]\n", ":8: id must be a non-empty string"),
+        ("- {a: [}\n", ":1: is not YAML: "),
+        ("tasks: []\n", ": must be a list of tasks, each with id and command"),
+        ("", "has no tasks"),
+        ("# nothing\n", "has no tasks"),
+        ("- id: !!python/name:os.system x\n", ":1: is not YAML: could not determine a constructor"),
+    ],
+)
+def test_wrong_yaml_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "tasks.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_tasks(str(path))
+    assert str(caught.value).startswith(str(path))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
