@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types contracts check format bench-broker clean
+.PHONY: help venv demo test conformance lint types contracts check format bench-broker clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ demo: $(VENV)/.local ## Run about fifty real tasks through the whole of kbroker
 
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+conformance: $(VENV)/.dev ## Prove what kbroker needs of a cluster: the local one, or KUBECONFIG=/path
+	$(BIN)/python -m pytest -q tests/conformance
 
 lint: $(VENV)/.dev ## Check style
 	$(BIN)/ruff check .

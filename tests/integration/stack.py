@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from kbroker.executor import KubernetesExecutor
 from kbroker.keys import RedisKeys
@@ -56,33 +56,37 @@ class Process:
         self.kill()
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    @property
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._popen.poll() is None
 
 
-class Stack:
-    """Embedded Redis, local cluster, launchers and watchers; `settings` are for all of them."""
+class Roles:
+    """Embedded Redis, launchers and watchers for any cluster; `settings` are for all of them."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
-        self.ledger_path = folder / "ledger"
-        self.ledger_path.touch()
         self.redis_server = EmbeddedRedis()
-        self.cluster = LocalCluster(folder / "cluster")
         self._settings = settings
         self.processes: list[Process] = []
         self._count = 0
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as started:
             started.callback(self.stop)
-            self.redis_server.start()
-            self.cluster.start()
-            self.redis = connect(self.redis_server.url, 5.0)
-            self.keys = RedisKeys(self.config().broker.prefix)
+            self._begin()
             started.pop_all()
         return self
+
+    def _begin(self) -> None:
+        self.redis_server.start()
+        self.redis = connect(self.redis_server.url, 5.0)
+        self.keys = RedisKeys(self.config().broker.prefix)
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -93,8 +97,12 @@ class Stack:
             process.signal(signal.SIGTERM)
         for process in self.processes:
             process.stop()
-        self.cluster.stop()
         self.redis_server.stop()
+
+    def kill(self) -> None:
+        """SIGKILL every process: faster than to stop them, where they have nothing to hand over."""
+        for process in self.processes:
+            process.kill()
 
     def config(self, **more: Any) -> KubeConfig:
         """The configuration of every process of this stack."""
@@ -103,7 +111,6 @@ class Stack:
             "broker.redelivery_after": 2.0,
             "core.executor_lease": 2.0,
             "core.reconcile_interval": 0.5,
-            "kubernetes.kubeconfig": str(self.cluster.kubeconfig),
             "kubernetes.create_window": 4.0,
             "kubernetes.retry_budget": 3.0,
             "kubernetes.request_timeout": 2.0,
@@ -119,12 +126,12 @@ class Stack:
         values.update({k.replace("__", "."): v for k, v in {**self._settings, **more}.items()})
         return KubeConfig.from_values(**values)
 
-    def start(self, *argv: str) -> Process:
-        """Start a Python module as a process of this stack."""
+    def start(self, *argv: str, **settings: Any) -> Process:
+        """Start a Python module as a process of this stack, with settings of its own."""
         self._count += 1
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("KBROKER")},
-            **self.config().as_env(),
+            **self.config(**settings).as_env(),
             "PYTHONPATH": str(ROOT),
         }
         name = argv[0].replace(".", "-")
@@ -134,23 +141,64 @@ class Stack:
         self.processes.append(process)
         return process
 
-    def launcher(self) -> Process:
+    def launcher(self, **settings: Any) -> Process:
         """One more launcher."""
-        return self.start("dramatiq", "workers.launcher", "--processes", "1", "--threads", "2")
+        argv = ("dramatiq", "workers.launcher", "--processes", "1", "--threads", "2")
+        return self.start(*argv, **settings)
 
-    def watcher(self) -> Process:
+    def watcher(self, **settings: Any) -> Process:
         """One more watcher."""
-        return self.start("workers.watcher")
+        return self.start("workers.watcher", **settings)
 
     def leader(self) -> str:
         """Name of the leading watcher; "" without one."""
-        return (self.redis.hget(self.keys.watch("default", "default"), "leader") or b"").decode()
+        watch = self.keys.watch("default", self.config().kubernetes.namespace)
+        leader = self.redis.hget(watch, "leader") or b""
+        return leader.decode() if isinstance(leader, bytes) else leader
+
+    def until_led(self) -> None:
+        """Wait until a watcher leads."""
+        deadline = time.monotonic() + 20
+        while not self.leader():
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.05)
 
     def executor(self, executor_id: str = "exec-1", **settings: Any) -> KubernetesExecutor:
         """A started executor in this process."""
         executor = KubernetesExecutor(self.config(core__executor_id=executor_id, **settings))
         executor.start()
         return executor
+
+    def logs(self) -> str:
+        """The end of every process's output, for a failing test's message."""
+        tails = []
+        for process in self.processes:
+            text = process.log.read_text(errors="replace")
+            tails.append(f"--- {process.log.name}\n{text[-3000:]}")
+        return "\n".join(tails)
+
+
+class Stack(Roles):
+    """The same with a local cluster, and a ledger that the tasks write."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__(folder, **settings)
+        self.ledger_path = folder / "ledger"
+        self.ledger_path.touch()
+        self.cluster = LocalCluster(folder / "cluster")
+
+    def _begin(self) -> None:
+        self.cluster.start()
+        super()._begin()
+
+    def stop(self) -> None:
+        """End everything that was started."""
+        super().stop()
+        self.cluster.stop()
+
+    def config(self, **more: Any) -> KubeConfig:
+        """The configuration of every process of this stack."""
+        return super().config(**{"kubernetes__kubeconfig": str(self.cluster.kubeconfig), **more})
 
     def command(self, task: str, seconds: float = 0.1) -> list[str]:
         """A command that writes to the ledger."""
@@ -168,22 +216,15 @@ class Stack:
         lines = [line.split() for line in self.ledger_path.read_text().splitlines()]
         return collections.Counter(line[1] for line in lines if line[0] == what)
 
-    def logs(self) -> str:
-        """The end of every process's output, for a failing test's message."""
-        tails = []
-        for process in self.processes:
-            text = process.log.read_text(errors="replace")
-            tails.append(f"--- {process.log.name}\n{text[-3000:]}")
-        return "\n".join(tails)
 
-
-class Run:
+class Drive:
     """Tasks of one executor, driven as a scheduler drives it."""
 
-    def __init__(self, stack: Stack, executor: KubernetesExecutor, name: str = "run") -> None:
+    def __init__(self, stack: Roles, executor: KubernetesExecutor, name: str = "run") -> None:
         self.stack = stack
         self.executor = executor
         self.name = name
+        self.states: dict[str, list[str]] = collections.defaultdict(list)
         self.finals: dict[str, list[tuple[str, Any]]] = collections.defaultdict(list)
         self.tasks: list[str] = []
 
@@ -191,18 +232,18 @@ class Run:
         """The key of a task of this run."""
         return TaskKey("dag", task, self.name)
 
-    def submit(self, *tasks: str, seconds: float = 0.1) -> None:
-        """Want these tasks to run."""
-        for task in tasks:
-            self.tasks.append(task)
-            self.executor.execute_async(
-                self.key(task), self.stack.command(task, seconds), launch_id=f"{self.name}-{task}"
-            )
+    def want(self, task: str, command: Sequence[str], **more: Any) -> None:
+        """Want this command to run for this task."""
+        self.tasks.append(task)
+        self.executor.execute_async(
+            self.key(task), command, launch_id=f"{self.name}-{task}", **more
+        )
 
     def beat(self) -> None:
         """One turn of the scheduler's loop."""
         self.executor.heartbeat()
         for key, (state, info) in self.executor.get_event_buffer().items():
+            self.states[key.task_id].append(state)
             if state in ("success", "failed"):
                 self.finals[key.task_id].append((state, info))
 
@@ -215,17 +256,32 @@ class Run:
             if value:
                 return value
             time.sleep(0.05)
-        raise AssertionError(
-            f"not within {seconds} s: {what}\nstarts {dict(self.stack.starts())}\n"
-            f"finals {dict(self.finals)}\nwaiting "
-            f"{ {k.task_id: self.executor.waiting(k) for k in self.executor.running} }\n"
-            f"{self.stack.logs()}"
-        )
+        raise AssertionError(f"not within {seconds} s: {what}\n{self.situation()}")
+
+    def situation(self) -> str:
+        """What is known, for a failing test's message."""
+        waiting = {k.task_id: self.executor.waiting(k) for k in self.executor.running}
+        return f"finals {dict(self.finals)}\nwaiting {waiting}\n{self.stack.logs()}"
 
     def finish(self, seconds: float = 40.0) -> None:
         """Beat until every task is final."""
         self.until("every task is final", lambda: len(self.finals) == len(self.tasks), seconds)
         self.beat()
+
+
+class Run(Drive):
+    """Tasks that write to the stack's ledger."""
+
+    stack: Stack
+
+    def submit(self, *tasks: str, seconds: float = 0.1) -> None:
+        """Want these tasks to run."""
+        for task in tasks:
+            self.want(task, self.stack.command(task, seconds))
+
+    def situation(self) -> str:
+        """What is known, for a failing test's message."""
+        return f"starts {dict(self.stack.starts())}\n{super().situation()}"
 
     def assert_each_ran_once(self) -> None:
         """Nothing lost, nothing run twice: ledger and final states agree."""
@@ -246,8 +302,5 @@ def running(
             stack.watcher()
         for _ in range(launchers):
             stack.launcher()
-        deadline = time.monotonic() + 20
-        while not stack.leader():
-            assert time.monotonic() < deadline, stack.logs()
-            time.sleep(0.05)
+        stack.until_led()
         yield stack

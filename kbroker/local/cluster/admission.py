@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 
-from kbroker.local.cluster.failure import Failure, forbidden, invalid, not_found
+from kbroker.local.cluster.admission_policies import (
+    check_create_before as check_create_before_by,
+)
+from kbroker.local.cluster.failure import forbidden, invalid, not_found
 from kbroker.local.cluster.store import Object, Store
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
@@ -17,13 +19,6 @@ _QUALIFIED = re.compile(
 )
 _ANNOTATIONS_MAX = 256 * 1024
 _POLICIES = ("Always", "OnFailure", "Never")
-
-CREATE_BEFORE = "kbroker/create-before"
-# The words in which a real API server refuses by the shipped policy.
-_POLICY_MESSAGE = (
-    "ValidatingAdmissionPolicy 'kbroker-create-before' with binding 'kbroker-create-before' "
-    "denied request: creation time is past kbroker/create-before"
-)
 
 
 def check_metadata(kind: str, content: Object) -> None:
@@ -196,14 +191,7 @@ def check_create_before(content: Object) -> None:
     Raises:
         Failure: 422, as the shipped ValidatingAdmissionPolicy makes a real server answer.
     """
-    limit = (content["metadata"].get("annotations") or {}).get(CREATE_BEFORE)
-    if limit is None:
-        return
-    try:
-        in_time = datetime.now(UTC) <= datetime.fromisoformat(limit)
-    except (TypeError, ValueError):
-        in_time = False
-    if not in_time:
-        name = content["metadata"]["name"]
-        message = f'pods "{name}" is forbidden: {_POLICY_MESSAGE}'
-        raise Failure(422, message, "Invalid", name=name, kind="pods")
+    labels = content["metadata"].get("labels") or {}
+    if labels.get("app.kubernetes.io/managed-by") == "kbroker":
+        policy = "kbroker-create-before"
+        check_create_before_by(content, policy, policy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -18,14 +19,16 @@ from kbroker.local.cluster.pod_log import PodLogs
 from kbroker.local.cluster.request import Call, answer, read_body, read_call, refusal
 from kbroker.local.cluster.resources import Resources
 from kbroker.local.cluster.selectors import matcher
-from kbroker.local.cluster.store import Stored
+from kbroker.local.cluster.store import Stored, timestamp
 from kbroker.local.cluster.table import table
-from kbroker.local.cluster.users import User, Users
+from kbroker.local.cluster.users import ServiceAccount, User, Users
 from kbroker.local.cluster.watch import Watch, Watches
 
 log = logging.getLogger(__name__)
 
 _WATCH_FOR = 1800.0
+_SUCCESS = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}'
+_TOKEN_FOR = 3600
 _ALIVE = ("/healthz", "/readyz", "/livez")
 
 
@@ -102,9 +105,30 @@ class Api:
             for stored in selected(self.store, call):
                 name = stored.object["metadata"]["name"]
                 self.resources.delete(call.resource, call.namespace, name, _options(call, body))
-            return answer(b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}')
+            return answer(_SUCCESS)
+        if call.subresource == "token":
+            return self._token(call, body)
+        if call.subresource == "binding":
+            self.resources.bind(call.namespace, call.name, body)
+            return answer(_SUCCESS, 201)
         stored = self._changed(call, request.content_type, body)
         return self._one(call, stored, 201 if call.verb == "create" else 200)
+
+    def _token(self, call: Call, body: Any) -> web.Response:
+        """A token of a service account, good while the account exists."""
+        self.store.get("serviceaccounts", call.namespace, call.name)
+        spec = (body.get("spec") if isinstance(body, dict) else None) or {}
+        seconds = int(spec.get("expirationSeconds") or _TOKEN_FOR)
+        token = self.users.add(ServiceAccount(self.store, call.namespace, call.name))
+        ends = timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
+        content = {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": call.name, "namespace": call.namespace},
+            "spec": {**spec, "expirationSeconds": seconds},
+            "status": {"token": token, "expirationTimestamp": ends},
+        }
+        return answer(orjson.dumps(content), 201)
 
     def _changed(self, call: Call, content_type: str, body: Any) -> Stored:
         """The object that the call is about, after the call."""

@@ -28,6 +28,28 @@ RESOURCES: dict[str, tuple[str, str, list[str], bool]] = {
     "configmaps": ("ConfigMap", "configmap", ["cm"], True),
     "serviceaccounts": ("ServiceAccount", "serviceaccount", ["sa"], True),
     "resourcequotas": ("ResourceQuota", "resourcequota", ["quota"], True),
+    "roles": ("Role", "role", [], True),
+    "rolebindings": ("RoleBinding", "rolebinding", [], True),
+    "validatingadmissionpolicies": (
+        "ValidatingAdmissionPolicy",
+        "validatingadmissionpolicy",
+        [],
+        False,
+    ),
+    "validatingadmissionpolicybindings": (
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybinding",
+        [],
+        False,
+    ),
+}
+_RBAC, _ADMISSION = "rbac.authorization.k8s.io", "admissionregistration.k8s.io"
+# resource → API group, of those that are not of the core group; all have the version v1
+GROUPS_OF = {
+    "roles": _RBAC,
+    "rolebindings": _RBAC,
+    "validatingadmissionpolicies": _ADMISSION,
+    "validatingadmissionpolicybindings": _ADMISSION,
 }
 
 CORE_VERSIONS: dict[str, Any] = {
@@ -35,16 +57,16 @@ CORE_VERSIONS: dict[str, Any] = {
     "versions": ["v1"],
     "serverAddressByClientCIDRs": [],
 }
-_REVIEWS = {"groupVersion": "authorization.k8s.io/v1", "version": "v1"}
 GROUPS: dict[str, Any] = {
     "kind": "APIGroupList",
     "apiVersion": "v1",
     "groups": [
         {
-            "name": "authorization.k8s.io",
-            "versions": [_REVIEWS],
-            "preferredVersion": _REVIEWS,
+            "name": group,
+            "versions": [{"groupVersion": f"{group}/v1", "version": "v1"}],
+            "preferredVersion": {"groupVersion": f"{group}/v1", "version": "v1"},
         }
+        for group in ("authorization.k8s.io", _RBAC, _ADMISSION)
     ],
 }
 REVIEW_RESOURCES: dict[str, Any] = {
@@ -69,6 +91,8 @@ def openapi_core() -> dict[str, Any]:
     """Just enough of core/v1's OpenAPI that kubectl leaves validation to the server."""
     paths = {}
     for name, (kind, _, _, namespaced) in RESOURCES.items():
+        if name in GROUPS_OF:
+            continue
         where = "namespaces/{namespace}/" if namespaced else ""
         operation = {
             "x-kubernetes-group-version-kind": {"group": "", "version": "v1", "kind": kind},
@@ -82,19 +106,7 @@ def openapi_core() -> dict[str, Any]:
 
 def core_resources() -> dict[str, Any]:
     """The resources of core/v1."""
-    listed: list[dict[str, Any]] = []
-    for name, (kind, singular, short, namespaced) in RESOURCES.items():
-        listed.append(
-            {
-                "name": name,
-                "singularName": singular,
-                "namespaced": namespaced,
-                "kind": kind,
-                "verbs": _VERBS,
-                "shortNames": short,
-                **({"categories": ["all"]} if name == "pods" else {}),
-            }
-        )
+    listed = _resources_of("")
     for subresource, verbs in (("log", ["get"]), ("status", ["get", "patch", "update"])):
         listed.append(
             {
@@ -113,6 +125,31 @@ def core_resources() -> dict[str, Any]:
     }
 
 
+def _resources_of(group: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "singularName": singular,
+            "namespaced": namespaced,
+            "kind": kind,
+            "verbs": _VERBS,
+            "shortNames": short,
+            **({"categories": ["all"]} if name == "pods" else {}),
+        }
+        for name, (kind, singular, short, namespaced) in RESOURCES.items()
+        if GROUPS_OF.get(name, "") == group
+    ]
+
+
+def _group_resources(group: str) -> dict[str, Any]:
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": f"{group}/v1",
+        "resources": _resources_of(group),
+    }
+
+
 def document(path: str) -> dict[str, Any] | None:
     """What stands at a path that is no resource."""
     if path == "/api/v1":
@@ -127,5 +164,7 @@ _DOCUMENTS: dict[str, dict[str, Any]] = {
     "/api": CORE_VERSIONS,
     "/apis": GROUPS,
     "/apis/authorization.k8s.io/v1": REVIEW_RESOURCES,
+    f"/apis/{_RBAC}/v1": _group_resources(_RBAC),
+    f"/apis/{_ADMISSION}/v1": _group_resources(_ADMISSION),
     "/openapi/v3": OPENAPI,
 }

@@ -9,11 +9,18 @@ import orjson
 from aiohttp import web
 
 from kbroker.local.cluster import protobuf
-from kbroker.local.cluster.discovery import RESOURCES
+from kbroker.local.cluster.discovery import GROUPS_OF, RESOURCES
 from kbroker.local.cluster.failure import Failure
 
 _METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_SUBRESOURCES = {"pods": ("log", "status"), "namespaces": ("status",), "nodes": ("status",)}
+_SUBRESOURCES = {
+    "pods": ("log", "status", "binding"),
+    "namespaces": ("status",),
+    "nodes": ("status",),
+    "resourcequotas": ("status",),
+    "serviceaccounts": ("token",),
+}
+_CREATED = ("binding", "token")  # subresources of one object that are POSTed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +74,18 @@ def read_call(request: web.Request) -> Call:
     Raises:
         Failure: 404, there is no such resource; 405, it has no such method.
     """
-    parts = request.path.strip("/").split("/")
-    if parts[:2] != ["api", "v1"] or not 3 <= len(parts) <= 7:
-        raise _unknown()
-    parts = parts[2:]
+    group, parts = _group(request.path.strip("/").split("/"))
     namespace = ""
     if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in _SUBRESOURCES["namespaces"]:
         namespace, parts = parts[1], parts[2:]
     resource, name, subresource = (*parts, "", "")[:3]
-    if resource not in RESOURCES or len(parts) > 3:
+    if resource not in RESOURCES or GROUPS_OF.get(resource, "") != group or len(parts) > 3:
         raise _unknown()
     if subresource and subresource not in _SUBRESOURCES.get(resource, ()):
         raise _unknown()
     query = dict(request.query)
     call = Call(
-        _verb(request.method, name, query),
+        _verb(request.method, "" if subresource in _CREATED else name, query),
         resource,
         namespace,
         name,
@@ -92,6 +96,20 @@ def read_call(request: web.Request) -> Call:
     if RESOURCES[resource][3] and not namespace and call.verb not in ("list", "watch"):
         raise Failure(405, "the server does not allow this method on the requested resource")
     return call
+
+
+def _group(parts: list[str]) -> tuple[str, list[str]]:
+    """The API group of a path, and the path below it.
+
+    Raises:
+        Failure: 404.
+    """
+    group = ""
+    if parts[0] == "apis" and len(parts) > 1:
+        group, parts = parts[1], ["api", *parts[2:]]
+    if parts[:2] != ["api", "v1"] or not 3 <= len(parts) <= 7:
+        raise _unknown()
+    return group, parts[2:]
 
 
 def _verb(method: str, name: str, query: dict[str, str]) -> str:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kbroker.local.cluster import admission
-from kbroker.local.cluster.discovery import RESOURCES
-from kbroker.local.cluster.failure import Failure, conflict, modified
+from kbroker.local.cluster.admission_policies import check_policies
+from kbroker.local.cluster.discovery import GROUPS_OF, RESOURCES
+from kbroker.local.cluster.failure import Failure, conflict, invalid, modified
 from kbroker.local.cluster.patches import patched
 from kbroker.local.cluster.report import ENDED
 from kbroker.local.cluster.shape import check_shape
@@ -57,7 +58,8 @@ class Resources:
             raise Failure(400, "the body of the request is not an object")
         if content.setdefault("kind", kind) != kind:
             raise Failure(400, f"{content['kind']} in version v1 cannot be handled as a {kind}")
-        content["apiVersion"] = "v1"
+        group = GROUPS_OF.get(resource)
+        content["apiVersion"] = f"{group}/v1" if group else "v1"
         if content.get("metadata") is None:
             content["metadata"] = {}
         check_shape(resource, kind, content)
@@ -98,6 +100,7 @@ class Resources:
         # In an API server's order: a name that is taken is found last.
         if self.create_before_policy:
             admission.check_create_before(content)
+        check_policies(self.store, content)
         admission.check_quota(self.store, namespace, content["metadata"]["name"])
 
     def replace(
@@ -144,8 +147,8 @@ class Resources:
         if metadata.get("resourceVersion") != str(before.version):
             raise modified(resource, name)
         if metadata.get("uid") != before.object["metadata"]["uid"]:
-            given, present = metadata.get("uid"), before.object["metadata"]["uid"]
-            raise conflict(resource, name, _uid_differs(given, present))
+            problem = f'Invalid value: "{metadata.get("uid")}": field is immutable'
+            raise invalid(RESOURCES[resource][0], name, [("metadata.uid", problem)])
         return self._replaced(resource, before, content, subresource)
 
     def _replaced(self, resource: str, before: Stored, content: Object, subresource: str) -> Stored:
@@ -163,6 +166,29 @@ class Resources:
             if after["spec"] != before.object["spec"]:
                 after["metadata"]["generation"] += 1
         return self.store.replace(resource, before, after)
+
+    def bind(self, namespace: str, name: str, binding: Any) -> Stored:
+        """Give a pod to a node, as a scheduler does; whether there is such a node does not matter.
+
+        Raises:
+            Failure: 400, 404, or 409 where it has a node.
+        """
+        target = binding.get("target") if isinstance(binding, dict) else None
+        node = target.get("name") if isinstance(target, dict) else None
+        if not isinstance(node, str) or not node:
+            raise Failure(400, "a binding needs target.name")
+        before = self.store.get("pods", namespace, name)
+        given = before.object["spec"].get("nodeName")
+        if given:
+            why = f'pod {name} is already assigned to node "{given}"'
+            raise conflict("pods/binding", name, why)
+        after = before.copy()
+        after["spec"]["nodeName"] = node
+        conditions = after["status"].get("conditions") or []
+        kept = [condition for condition in conditions if condition["type"] != "PodScheduled"]
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp()}
+        after["status"]["conditions"] = [*kept, scheduled]
+        return self.store.replace("pods", before, after)
 
     def delete(self, resource: str, namespace: str, name: str, options: Object) -> Stored:
         """Delete an object; a pod that runs is told to end first.

@@ -26,7 +26,7 @@ async def review(request: web.Request, user: User) -> web.Response:
     verb, resource, namespace, subresource = (
         str(asked.get(name) or "") for name in ("verb", "resource", "namespace", "subresource")
     )
-    call = Call(verb, resource, namespace, "", subresource, {})
+    call = Call(verb, resource, namespace, str(asked.get("name") or ""), subresource, {})
     content = {
         "kind": "SelfSubjectAccessReview",
         "apiVersion": "authorization.k8s.io/v1",

@@ -65,6 +65,8 @@ def _label_test(requirement: str) -> _Test:
     for operator in ("!=", "==", "="):
         if operator in text:
             key, value = (part.strip() for part in text.split(operator, 1))
+            if not re.fullmatch(r"[-\w./]+", key) or not re.fullmatch(r"[-\w.]*", value):
+                break
             if operator == "!=":
                 return lambda labels: labels.get(key) != value
             return lambda labels: labels.get(key) == value

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from kbroker.local.cluster.discovery import GROUPS_OF
 from kbroker.local.cluster.failure import Failure
 from kbroker.local.cluster.request import Call
+from kbroker.local.cluster.roles import account_may
+from kbroker.local.cluster.store import Store
 
 ADMIN = "kubernetes-admin"
 
@@ -33,6 +36,10 @@ class User:
             for rule in self.deny
         )
 
+    def good(self) -> bool:
+        """Whether he still exists."""
+        return True
+
     def check(self, call: Call) -> None:
         """He may do this.
 
@@ -48,10 +55,33 @@ class User:
         raise Failure(
             403,
             f'{call.resource}{name} is forbidden: User "{self.name}" cannot {call.verb} resource '
-            f'"{call.full_resource}" in API group ""{where}',
+            f'"{call.full_resource}" in API group "{GROUPS_OF.get(call.resource, "")}"{where}',
             name=call.name or None,
             kind=call.resource,
         )
+
+
+class ServiceAccount(User):
+    """May do what roles and bindings give him.
+
+    Args:
+        store: holds them, and the account.
+        namespace: of the account.
+        account: its name.
+    """
+
+    def __init__(self, store: Store, namespace: str, account: str) -> None:
+        super().__init__(f"system:serviceaccount:{namespace}:{account}")
+        self._store = store
+        self._where = (namespace, account)
+
+    def denied(self, call: Call) -> bool:
+        """Whether no role lets him."""
+        return not account_may(self._store, *self._where, call)
+
+    def good(self) -> bool:
+        """Whether the account still exists."""
+        return self._store.find("serviceaccounts", *self._where) is not None
 
 
 class Users:
@@ -74,6 +104,6 @@ class Users:
         """
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         user = self._by_token.get(token) if scheme.lower() == "bearer" else None
-        if user is None:
+        if user is None or not user.good():
             raise Failure(401, "Unauthorized")
         return user

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -205,12 +205,16 @@ class TestPatch:
         assert answer.status == 415
 
     @pytest.mark.parametrize(
-        "metadata", [{"uid": str(uuid.uuid4())}, {"resourceVersion": "1"}], ids=["uid", "version"]
+        ("metadata", "status"),
+        [({"uid": str(uuid.uuid4())}, 422), ({"resourceVersion": "1"}, 409)],
+        ids=["uid", "version"],
     )
-    def test_preconditions_in_the_body(self, client: Client, metadata: dict[str, str]) -> None:
+    def test_preconditions_in_the_body(
+        self, client: Client, metadata: dict[str, str], status: int
+    ) -> None:
         first = client.unscheduled("a")
         wrong = {"metadata": metadata, "spec": {"activeDeadlineSeconds": 5}}
-        assert client.patch("a", wrong).status == 409
+        assert client.patch("a", wrong).status == status
         right = {name: first["metadata"][name] for name in ("uid", "resourceVersion")}
         answer = client.patch("a", {"metadata": right, "spec": {"activeDeadlineSeconds": 5}})
         assert answer.json["spec"]["activeDeadlineSeconds"] == 5
@@ -375,23 +379,25 @@ class TestCreateBefore:
         "'kbroker-create-before' denied request: creation time is past kbroker/create-before"
     )
 
+    OURS: ClassVar[dict[str, str]] = {"app.kubernetes.io/managed-by": "kbroker"}
+
     def test_past(self, client: Client) -> None:
-        past = waiting("a", annotations={"kbroker/create-before": "2020-01-01T00:00:00.000Z"})
+        annotations = {"kbroker/create-before": "2020-01-01T00:00:00.000Z"}
+        past = waiting("a", annotations=annotations, labels=self.OURS)
+        client.create(waiting("of-somebody-else", annotations=annotations))
         answer = client.refused(past)
         assert (answer.status, answer.json["reason"]) == (422, "Invalid")
         assert answer.message == self.MESSAGE
 
     def test_future(self, client: Client) -> None:
-        client.create(
-            waiting("a", annotations={"kbroker/create-before": "2999-01-01T00:00:00.000Z"})
-        )
+        annotations = {"kbroker/create-before": "2999-01-01T00:00:00.000Z"}
+        client.create(waiting("a", annotations=annotations, labels=self.OURS))
 
     def test_switched_off(self, client: Client) -> None:
         client.cluster.admin.post("/_local/policy", {"create_before": False})
         try:
-            client.create(
-                waiting("a", annotations={"kbroker/create-before": "2020-01-01T00:00:00Z"})
-            )
+            annotations = {"kbroker/create-before": "2020-01-01T00:00:00Z"}
+            client.create(waiting("a", annotations=annotations, labels=self.OURS))
         finally:
             client.cluster.admin.post("/_local/policy", {"create_before": True})
 
