@@ -51,7 +51,13 @@ def _options() -> tuple[Options, int | None]:
     parser.add_argument("--history", type=int, default=10_000, help="changes of each resource kept")
     parser.add_argument("--bookmark-interval", type=float, default=5.0, help="seconds")
     parser.add_argument(
-        "--crash-backoff", type=float, default=1.0, help="seconds before the first restart"
+        "--crash-backoff", type=float, default=1.0, help="seconds before the second restart"
+    )
+    parser.add_argument(
+        "--keep-logs", type=int, default=2000, help="of how many deleted pods logs are kept"
+    )
+    parser.add_argument(
+        "--no-mounts", action="store_true", help="rewrite mount paths instead of mounting volumes"
     )
     parser.add_argument(
         "--no-create-before-policy", action="store_true", help="do not refuse late creates"
@@ -72,6 +78,8 @@ def _options() -> tuple[Options, int | None]:
         history=given.history,
         bookmark_interval=given.bookmark_interval,
         crash_backoff=given.crash_backoff,
+        keep_logs=given.keep_logs,
+        mounts=not given.no_mounts,
         create_before_policy=not given.no_create_before_policy,
     )
     return options, given.exit_with_parent

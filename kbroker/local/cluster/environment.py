@@ -7,12 +7,11 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from kbroker.local.cluster import downward
 from kbroker.local.cluster.store import Object
 
 _REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")
-_KEYED = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
 
 # Finds "secrets" or "configmaps" of the pod's namespace by name.
 Find = Callable[[str, str], Object | None]
@@ -50,7 +49,7 @@ def environment(spec: Object, pod: Object, folder: Path, find: Find) -> dict[str
         if source is None:
             env[variable["name"]] = expanded(variable.get("value") or "", env)
             continue
-        value = _referenced(source, pod, find)
+        value = _referenced(source, spec, pod, find)
         if value is not None:
             env[variable["name"]] = value
     return env
@@ -79,10 +78,15 @@ def _imported(source: Object, find: Find) -> dict[str, str]:
     return {}
 
 
-def _referenced(source: Object, pod: Object, find: Find) -> str | None:
+def _referenced(source: Object, spec: Object, pod: Object, find: Find) -> str | None:
     """The value; None for an optional one that is not there."""
-    if "fieldRef" in source:
-        return _field(source["fieldRef"].get("fieldPath", ""), pod)
+    if source.get("fieldRef"):
+        path = source["fieldRef"].get("fieldPath", "")
+        return _there(downward.field(path, pod), f"fieldPath {path!r}")
+    if source.get("resourceFieldRef"):
+        reference = source["resourceFieldRef"]
+        value = downward.resource(reference, pod, spec)
+        return _there(value, f"resource {reference.get('resource')!r}")
     for field, resource in (("secretKeyRef", "secrets"), ("configMapKeyRef", "configmaps")):
         if field not in source:
             continue
@@ -117,13 +121,7 @@ def _values(resource: str, reference: Object, find: Find) -> dict[str, str] | No
     return {name: base64.b64decode(value).decode() for name, value in data.items()}
 
 
-def _field(path: str, pod: Object) -> str:
-    keyed = _KEYED.fullmatch(path)
-    if keyed:
-        return str((pod["metadata"].get(keyed[1]) or {}).get(keyed[2], ""))
-    part: Any = pod
-    for step in path.split("."):
-        part = part.get(step) if isinstance(part, dict) else None
-    if part is None:
-        raise NotStarted("CreateContainerConfigError", f"fieldPath {path!r} has no value")
-    return str(part)
+def _there(value: str | None, what: str) -> str:
+    if value is None:
+        raise NotStarted("CreateContainerConfigError", f"{what} has no value")
+    return value

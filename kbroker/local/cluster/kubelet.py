@@ -1,4 +1,4 @@
-"""What a kubelet does for one pod: pull, run, watch the deadline, report, end."""
+"""What a kubelet does for one pod: mount, pull, run, watch the deadline, report, end."""
 
 from __future__ import annotations
 
@@ -6,45 +6,52 @@ import asyncio
 import contextlib
 import shutil
 import signal
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from kbroker.local.cluster.container import Container
+from kbroker.local.cluster.ending import Ending
 from kbroker.local.cluster.environment import NotStarted
+from kbroker.local.cluster.images import pull_problem
+from kbroker.local.cluster.memory import MemoryWatch
+from kbroker.local.cluster.pod_folders import make_folder
 from kbroker.local.cluster.processes import Processes
+from kbroker.local.cluster.quantity import quantity
 from kbroker.local.cluster.report import ENDED, Report, is_sidecar
 from kbroker.local.cluster.store import Object, timestamp
+from kbroker.local.cluster.volume_files import Sources
+from kbroker.local.cluster.volumes import Volumes
 
 _PULL_RETRY = 0.3
 _BACKOFF_MAX = 300.0
-_DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
-_SIDECAR_GRACE = 1.0
+_MOUNT_RETRY = 0.5
 
 
 class Host(Protocol):
     """What a pod's worker needs of its node."""
 
     processes: Processes
+    memory: MemoryWatch
     crash_backoff: float
 
     def publish(self, pod: Object, report: Report) -> Object | None:
         """Write a status into the store; the pod as it stands, None once it is gone."""
 
-    def record(self, pod: Object, kind: str, reason: str, message: str) -> None:
+    def record(
+        self, pod: Object, kind: str, reason: str, message: str, container: str = ""
+    ) -> None:
         """Write an event about a pod."""
 
     def find(self, namespace: str, resource: str, name: str) -> Object | None:
         """A secret or config map."""
 
+    def on_supplies(self, namespace: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when a secret or config map comes or changes; returns how to stop that."""
 
-@dataclass
-class _Ending:
-    """When the pod's processes are told to end, and when they are killed (loop's clock)."""
-
-    told: bool = False
-    kill_at: float = float("inf")
+    def token(self, pod: Object, audience: str, seconds: int) -> str:
+        """A token of the pod's service account."""
 
 
 class PodWorker:
@@ -61,22 +68,25 @@ class PodWorker:
         self._folder = folder
         self._host = host
         spec = pod["spec"]
-        self._inits = [
-            Container(s, folder, host.processes) for s in spec.get("initContainers") or []
-        ]
-        self._containers = [Container(s, folder, host.processes) for s in spec["containers"]]
+        self._volumes = Volumes(spec, folder)
+        self._inits = [self._container(s) for s in spec.get("initContainers") or []]
+        self._containers = [self._container(s) for s in spec["containers"]]
         if self._inits:
-            for container in self._containers:
+            for container in [*self._inits[1:], *self._containers]:
                 container.state = {"waiting": {"reason": "PodInitializing"}}
-        self._began = datetime.now(UTC)
-        self._report = Report(timestamp(self._began), self._inits, self._containers)
-        self._changed = asyncio.Event()
-        self._over = asyncio.Event()
+        began = datetime.now(UTC)
+        self._report = Report(timestamp(began), self._inits, self._containers)
+        self._over = asyncio.Event()  # nothing is to be started any more
+        self._ending = Ending(began, self._tell, self.kill)
+        self._sidecars: dict[Container, asyncio.Task[None]] = {}
+
+    def _container(self, spec: Object) -> Container:
+        return Container(spec, self._folder, self._host.processes, self._volumes)
 
     def update(self, pod: Object) -> None:
         """The pod was changed: it may have a deadline now, or is to be deleted."""
         self.pod = pod
-        self._changed.set()
+        self._ending.changed()
         if pod["status"]["phase"] in ENDED and not self._report.phase:
             self.kill()  # somebody else has declared it ended
 
@@ -87,69 +97,57 @@ class PodWorker:
 
     async def run(self) -> None:
         """From binding to the last status."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._publish()
-        supervisor = asyncio.create_task(self._supervise())
+        make_folder(self._folder)
+        ending = asyncio.create_task(self._ending.watch(lambda: self.pod))
         try:
-            if await self._run_inits() and not self._ending:
+            if await self._mounted() and await self._run_inits() and not self._over.is_set():
                 await asyncio.gather(*(self._run_container(c) for c in self._containers))
             await self._end_sidecars()
         finally:
-            supervisor.cancel()
+            ending.cancel()
+            for task in self._sidecars.values():
+                task.cancel()
+        self._report.reason, self._report.message = self._ending.reason, self._ending.message
         good = not self._report.reason and all(c.exit_code == 0 for c in self._containers)
         self._report.phase = "Succeeded" if good else "Failed"
         self._publish()
-        await self._clean()
-
-    @property
-    def _ending(self) -> bool:
-        """Whether the pod is to end, or is ending."""
-        return self._over.is_set()
+        await asyncio.to_thread(self._clean) if self._volumes else self._clean()
 
     def _signal(self, number: signal.Signals) -> None:
         for container in [*self._inits, *self._containers]:
             container.signal(number)
 
-    async def _supervise(self) -> None:
-        """End the pod at its deadline, or when it is to be deleted."""
-        loop = asyncio.get_running_loop()
-        ending = _Ending()
-        while True:
-            self._changed.clear()
-            deletion_grace = self.pod["metadata"].get("deletionGracePeriodSeconds")
-            left = self._left()
-            if deletion_grace is not None:
-                ending.kill_at = min(ending.kill_at, loop.time() + deletion_grace)
-            elif left <= 0 and not ending.told:
-                self._report.reason = "DeadlineExceeded"
-                self._report.message = _DEADLINE_MESSAGE
-                grace = self.pod["spec"]["terminationGracePeriodSeconds"]
-                ending.kill_at = loop.time() + grace
-            if ending.kill_at < float("inf") and not ending.told:
-                ending.told = True
-                self._tell()
-            moment = ending.kill_at - loop.time() if ending.told else left
-            if ending.told and moment <= 0:
-                self.kill()
-                return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._changed.wait(), None if moment == float("inf") else moment
-                )
-
-    def _left(self) -> float:
-        """Seconds until the deadline."""
-        deadline = self.pod["spec"].get("activeDeadlineSeconds")
-        if deadline is None:
-            return float("inf")
-        return float(deadline) - (datetime.now(UTC) - self._began).total_seconds()
-
     def _tell(self) -> None:
+        """The pod is to end: everything but its sidecars, which end after the others."""
         self._over.set()
         for container in [*self._inits, *self._containers]:
-            if container.running:
-                self._record("Normal", "Killing", f"Stopping container {container.name}")
-                container.signal(signal.SIGTERM)
+            if not is_sidecar(container.spec):
+                self._stop(container)
+
+    def _stop(self, container: Container) -> None:
+        if container.running:
+            self._record("Normal", "Killing", f"Stopping container {container.name}", container)
+            container.signal(signal.SIGTERM)
+
+    async def _mounted(self) -> bool:
+        """Make the volumes; False when the pod ended before they could be made."""
+        delay = _MOUNT_RETRY
+        while self._volumes and not self._over.is_set():
+            sources = Sources(
+                self.pod, self._find, lambda *terms: self._host.token(self.pod, *terms)
+            )
+            volume, problem = self._volumes.make(sources)
+            if not problem:
+                break
+            self._report.mounted = False
+            said = f'MountVolume.SetUp failed for volume "{volume}" : {problem}'
+            self._record("Warning", "FailedMount", said)
+            self._publish()
+            await self._supplied(delay)
+            delay = min(2 * delay, _BACKOFF_MAX)
+        self._report.mounted = not self._over.is_set()
+        self._publish()
+        return self._report.mounted
 
     async def _run_inits(self) -> bool:
         policy = "Never" if self.pod["spec"]["restartPolicy"] == "Never" else "OnFailure"
@@ -157,6 +155,7 @@ class PodWorker:
             if is_sidecar(container.spec):
                 if not await self._started(container):
                     return False
+                self._sidecars[container] = asyncio.create_task(self._keep(container))
                 continue
             await self._run_one(container, policy)
             if container.exit_code != 0:
@@ -167,93 +166,108 @@ class PodWorker:
 
     async def _run_container(self, container: Container) -> None:
         await self._run_one(container, self.pod["spec"]["restartPolicy"])
-        if not self._ending and any(c.exit_code is None for c in self._containers):
+        if not self._over.is_set() and any(c.exit_code is None for c in self._containers):
             self._publish()
 
     async def _run_one(self, container: Container, policy: str) -> None:
         """Run a container until it has ended for good."""
         while await self._started(container):
-            await container.wait()
-            if self._ending or policy == "Never":
+            await self._end_of(container)
+            if self._over.is_set() or policy == "Never":
                 return
             if policy == "OnFailure" and container.exit_code == 0:
                 return
             await self._back_off(container)
 
+    async def _keep(self, sidecar: Container) -> None:
+        """Start a sidecar again whenever it ends."""
+        while True:
+            await self._end_of(sidecar)
+            if self._over.is_set():
+                return
+            await self._back_off(sidecar)
+            if not await self._started(sidecar):
+                return
+
+    async def _end_of(self, container: Container) -> None:
+        limit = quantity((container.spec["resources"].get("limits") or {}).get("memory"))
+        if limit and container.running:
+
+            def exceeded() -> None:
+                container.out_of_memory = True
+                container.signal(signal.SIGKILL)
+
+            self._host.memory.add(container.pid, int(limit), exceeded)
+        await container.wait()
+        self._host.memory.remove(container.pid)
+
     async def _started(self, container: Container) -> bool:
         """Pull and start; False when the pod ended before that."""
         if not await self._pulled(container):
             return False
-        metadata = self.pod["metadata"]
-        while not self._ending:
-            if container.restarts:
-                container.keep_log()
+        delay = self._host.crash_backoff
+        while not self._over.is_set():
             try:
-                await container.start(
-                    self.pod, lambda kind, name: self._host.find(metadata["namespace"], kind, name)
-                )
+                await container.start(self.pod, self._find)
             except NotStarted as problem:
                 container.state = {"waiting": {"reason": problem.reason, "message": str(problem)}}
-                self._record("Warning", "Failed", f"Error: {problem}")
+                self._record("Warning", "Failed", f"Error: {problem}", container)
                 self._publish()
-                await self._pause(self._host.crash_backoff)
+                await self._supplied(delay)
+                delay = min(2 * delay, _BACKOFF_MAX)
                 continue
-            if self._ending:
+            if self._over.is_set():
                 # The end came while the process was being made.
                 container.signal(signal.SIGKILL)
                 return True
-            self._record("Normal", "Created", f"Created container: {container.name}")
+            self._record("Normal", "Created", f"Created container: {container.name}", container)
             if container.running:
-                self._record("Normal", "Started", f"Started container {container.name}")
+                said = ("Normal", "Started", f"Started container {container.name}")
             else:
-                self._record(
-                    "Warning", "Failed", f"Error: {container.state['terminated']['message']}"
-                )
+                said = ("Warning", "Failed", f"Error: {container.state['terminated']['message']}")
+            self._record(*said, container)
             self._publish()
             return True
         return False
 
     async def _pulled(self, container: Container) -> bool:
-        """Nothing is pulled here; only names under `.invalid` (RFC 2606) never can be."""
-        image = container.spec["image"]
-        host, slash, _ = image.partition("/")
-        host = host.partition(":")[0]
-        if (
-            not slash
-            or not host.endswith(".invalid")
-            or container.spec["imagePullPolicy"] == "Never"
-        ):
-            self._record(
-                "Normal", "Pulled", f'Container image "{image}" already present on machine'
-            )
-            return not self._ending
-        problem = (
-            f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": '
-            f"dial tcp: lookup {host}: no such host"
-        )
-        self._record("Normal", "Pulling", f'Pulling image "{image}"')
-        self._record("Warning", "Failed", f'Failed to pull image "{image}": {problem}')
-        self._record("Warning", "Failed", "Error: ErrImagePull")
+        """Whether the image is there; waits for the pod's end when it cannot be."""
+        image, problem = container.spec["image"], pull_problem(container.spec)
+        if not problem:
+            said = f'Container image "{image}" already present on machine'
+            self._record("Normal", "Pulled", said, container)
+            return not self._over.is_set()
+        self._record("Normal", "Pulling", f'Pulling image "{image}"', container)
+        said = f'Failed to pull image "{image}": {problem}'
+        self._record("Warning", "Failed", said, container)
+        self._record("Warning", "Failed", "Error: ErrImagePull", container)
         container.state = {"waiting": {"reason": "ErrImagePull", "message": problem}}
         self._publish()
         await self._pause(_PULL_RETRY)
-        if self._ending:
+        if self._over.is_set():
             return False
         message = f'Back-off pulling image "{image}": ErrImagePull: {problem}'
-        self._record("Normal", "BackOff", f'Back-off pulling image "{image}"')
-        self._record("Warning", "Failed", "Error: ImagePullBackOff")
+        self._record("Normal", "BackOff", f'Back-off pulling image "{image}"', container)
+        self._record("Warning", "Failed", "Error: ImagePullBackOff", container)
         container.state = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
         self._publish()
         await self._over.wait()
         return False
 
     async def _back_off(self, container: Container) -> None:
-        wait = min(self._host.crash_backoff * 2.0**container.restarts, _BACKOFF_MAX)
+        """Wait before a restart: not before the first, then twice as long each time."""
+        crashes = container.ended_once_more()
+        if crashes == 0:
+            container.back_off("")
+            return
+        wait = min(self._host.crash_backoff * 2.0 ** (crashes - 1), _BACKOFF_MAX)
         metadata = self.pod["metadata"]
         where = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
-        message = f"back-off {wait:g}s restarting failed container={container.name} pod={where}"
-        container.restarting(message)
-        self._record("Warning", "BackOff", f"Back-off restarting failed container {container.name}")
+        said = f"restarting failed container {container.name} in pod {where}"
+        container.back_off(
+            f"back-off {wait:g}s restarting failed container={container.name} pod={where}"
+        )
+        self._record("Warning", "BackOff", f"Back-off {said}", container)
         self._publish()
         await self._pause(wait)
 
@@ -262,18 +276,31 @@ class PodWorker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._over.wait(), seconds)
 
-    async def _end_sidecars(self) -> None:
-        running = [container for container in self._inits if container.running]
-        for container in running:
-            container.signal(signal.SIGTERM)
-        for container in running:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(container.wait(), _SIDECAR_GRACE)
-            container.signal(signal.SIGKILL)
-            await container.wait()
+    async def _supplied(self, seconds: float) -> None:
+        """Wait until a secret or config map comes, or so long; but not for a pod that ends."""
+        came = asyncio.Event()
+        stop = self._host.on_supplies(self.pod["metadata"]["namespace"], came.set)
+        waits = [asyncio.ensure_future(event.wait()) for event in (came, self._over)]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop()
+            for wait in waits:
+                wait.cancel()
 
-    async def _clean(self) -> None:
-        """Remove the containers' working folders; their logs stay."""
+    async def _end_sidecars(self) -> None:
+        """They end last of all, in the reverse order of their start."""
+        self._over.set()
+        if self._sidecars:
+            self._ending.begin(self.pod["spec"]["terminationGracePeriodSeconds"])
+        for container, kept in reversed(self._sidecars.items()):
+            self._stop(container)
+            await kept
+
+    def _clean(self) -> None:
+        """Remove the volumes and the containers' working folders; their logs stay."""
+        if self._volumes:
+            self._volumes.remove()
         for container in [*self._inits, *self._containers]:
             folder = self._folder / container.name
             try:
@@ -281,10 +308,19 @@ class PodWorker:
             except FileNotFoundError:
                 pass
             except OSError:  # it is not empty
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def _record(self, kind: str, reason: str, message: str) -> None:
-        self._host.record(self.pod, kind, reason, message)
+    def _find(self, resource: str, name: str) -> Object | None:
+        return self._host.find(self.pod["metadata"]["namespace"], resource, name)
+
+    def _record(
+        self, kind: str, reason: str, message: str, container: Container | None = None
+    ) -> None:
+        path = ""
+        if container is not None:
+            field = "initContainers" if container in self._inits else "containers"
+            path = f"spec.{field}{{{container.name}}}"
+        self._host.record(self.pod, kind, reason, message, path)
 
     def _publish(self) -> None:
         """Write the status into the store."""

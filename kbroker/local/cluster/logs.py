@@ -138,3 +138,13 @@ def _tail(path: Path, lines: int) -> int:
         kept.pop()
         return end - sum(len(line) + 1 for line in kept[-lines:])
     return end - sum(len(line) + 1 for line in kept[-lines:]) + 1
+
+
+def last_lines(path: Path, lines: int, size: int) -> str:
+    """The last lines of a file, and of them not more than the last `size` bytes."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as log_file:
+        end = log_file.seek(0, 2)
+        log_file.seek(max(_tail(path, lines), end - size))
+        return log_file.read().decode(errors="replace")

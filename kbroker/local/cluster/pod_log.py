@@ -45,9 +45,10 @@ class PodLogs:
         container = _container(pod, call.query.get("container", ""))
         previous = call.flag("previous")
         path = self._node.log_file(pod, container)
-        if previous:
-            path = previous_log(path)
         _check_there(pod, container, previous=previous)
+        # While a container waits for its next run, the last one is the previous one.
+        if previous and "waiting" not in _status(pod, container)["state"]:
+            path = previous_log(path)
         since = call.number("sinceSeconds")
         log = LogFile(path)
         start = await asyncio.to_thread(

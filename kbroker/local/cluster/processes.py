@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import signal
 import socket
@@ -15,8 +16,16 @@ from typing import Any
 
 import orjson
 
+from kbroker.local.cluster.mounts import Mount
+
+log = logging.getLogger(__name__)
+
 _END_WITHIN = 5.0
 _LINE_MAX = 1 << 20
+_NO_MOUNTS = (
+    "volumes are not mounted for containers on this machine (no mount namespaces): they get "
+    "the volumes' own paths in command, args and env wherever a mountPath stands there"
+)
 
 
 class Process:
@@ -58,17 +67,24 @@ class Processes:
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
+        self._way: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._names = itertools.count(1)
         self._known: dict[int, Process] = {}
         self._spawner: subprocess.Popen[bytes] | None = None
         self._reading: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Start the spawner."""
+    async def open(self, folder: Path | None) -> None:
+        """Start the spawner.
+
+        Args:
+            folder: an existing one, to try on it whether directories can be mounted; None never
+                to mount any.
+        """
         ours, its = socket.socketpair()
         with its:
+            command = [sys.executable, "-m", "kbroker.local.cluster.spawner", str(its.fileno())]
             self._spawner = subprocess.Popen(
-                [sys.executable, "-m", "kbroker.local.cluster.spawner", str(its.fileno())],
+                command if folder is None else [*command, str(folder)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[its.fileno()],
                 start_new_session=True,
@@ -76,16 +92,28 @@ class Processes:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE_MAX)
         self._reading = asyncio.create_task(self._read(reader))
 
+    async def mounting(self) -> bool:
+        """Whether processes can be started with mounts."""
+        return bool(await asyncio.shield(self._way))
+
     async def start(
-        self, argv: list[str], env: dict[str, str], folder: str, output: Path
+        self,
+        argv: list[str],
+        env: dict[str, str],
+        folders: list[str],
+        output: Path,
+        mounts: list[Mount] | None = None,
+        scratch: Path | None = None,
     ) -> Process:
         """Start a process in a group of its own.
 
         Args:
             argv: program, looked up in the PATH of `env`, and arguments.
             env: all of its environment.
-            folder: where it runs.
+            folders: it runs in the first of these that is there.
             output: file to which its output is appended.
+            mounts: what it sees mounted, only where `mounting`.
+            scratch: an existing folder on which to mount while that is made.
 
         Raises:
             OSError: it cannot be started; the message says why.
@@ -93,7 +121,9 @@ class Processes:
         name = next(self._names)
         process = Process(self, name, asyncio.get_running_loop())
         self._known[name] = process
-        request = {"id": name, "argv": argv, "env": env, "folder": folder, "log": str(output)}
+        request = {"id": name, "argv": argv, "env": env, "folders": folders, "log": str(output)}
+        if mounts:
+            request |= {"mounts": [list(mount) for mount in mounts], "scratch": str(scratch)}
         self.send(request)
         await process.started
         return process
@@ -122,10 +152,16 @@ class Processes:
         except ConnectionError:
             pass
         self.lost.set()
+        _settle(self._way, "")
         for process in self._known.values():
             process.abandon()
 
     def _take(self, answer: dict[str, Any]) -> None:
+        if "way" in answer:
+            if not answer["way"]:
+                log.warning(_NO_MOUNTS)
+            _settle(self._way, answer["way"])
+            return
         process = self._known[answer["id"]]
         if "pid" in answer:
             process.pid = answer["pid"]

@@ -33,7 +33,9 @@ class Options:
         max_pods: pods that run at once.
         history: changes of each resource that are kept for watches.
         bookmark_interval: seconds between the bookmarks of a watch.
-        crash_backoff: seconds before the first restart of a container; doubled for each more.
+        crash_backoff: seconds before the second restart of a container; doubled for each more.
+        keep_logs: of how many deleted pods the logs are kept.
+        mounts: whether volumes are mounted where the machine allows it.
         create_before_policy: whether late creates are refused.
     """
 
@@ -43,6 +45,8 @@ class Options:
     history: int = 10_000
     bookmark_interval: float = 5.0
     crash_backoff: float = 1.0
+    keep_logs: int = 2000
+    mounts: bool = True
     create_before_policy: bool = True
 
 
@@ -70,7 +74,14 @@ class Server:
         resources.create_before_policy = options.create_before_policy
         for name in _NAMESPACES:
             resources.create("namespaces", "", {"metadata": {"name": name}})
-        self._node = Node(store, options.folder / "pods", options.max_pods, options.crash_backoff)
+        self._node = Node(
+            store,
+            options.folder / "pods",
+            options.max_pods,
+            options.crash_backoff,
+            keep_logs=options.keep_logs,
+            mount=options.mounts,
+        )
         await self._node.start()
         api = Api(resources, self._node, options.bookmark_interval)
         self._token = api.users.add(User(ADMIN))

@@ -7,12 +7,50 @@ from typing import Any
 from kbroker.local.cluster.failure import Failure
 
 _STRINGS = {"*": str}
+_RESOURCE = {"containerName": str, "resource": str}
 _VALUE_FROM = {
     "fieldRef": {"fieldPath": str},
+    "resourceFieldRef": _RESOURCE,
     "secretKeyRef": {"name": str, "key": str, "optional": bool},
     "configMapKeyRef": {"name": str, "key": str, "optional": bool},
 }
 _SOURCE = {"name": str, "optional": bool}
+_ITEMS = [{"key": str, "path": str, "mode": int}]
+_CONFIG_MAP = {**_SOURCE, "items": _ITEMS, "defaultMode": int}
+_DOWNWARD = {
+    "defaultMode": int,
+    "items": [
+        {"path": str, "mode": int, "fieldRef": {"fieldPath": str}, "resourceFieldRef": _RESOURCE}
+    ],
+}
+_TOKEN = {"audience": str, "expirationSeconds": int, "path": str}
+_VOLUME = {
+    "name": str,
+    "emptyDir": {"medium": str},
+    "hostPath": {"path": str, "type": str},
+    "configMap": _CONFIG_MAP,
+    "secret": {"secretName": str, "optional": bool, "items": _ITEMS, "defaultMode": int},
+    "downwardAPI": _DOWNWARD,
+    "projected": {
+        "defaultMode": int,
+        "sources": [
+            {
+                "configMap": _CONFIG_MAP,
+                "secret": _CONFIG_MAP,
+                "downwardAPI": _DOWNWARD,
+                "serviceAccountToken": _TOKEN,
+            }
+        ],
+    },
+}
+_PROBE = {
+    "exec": {"command": [str]},
+    "initialDelaySeconds": int,
+    "periodSeconds": int,
+    "timeoutSeconds": int,
+    "successThreshold": int,
+    "failureThreshold": int,
+}
 _CONTAINER = {
     "name": str,
     "image": str,
@@ -24,6 +62,14 @@ _CONTAINER = {
     "env": [{"name": str, "value": str, "valueFrom": _VALUE_FROM}],
     "envFrom": [{"prefix": str, "secretRef": _SOURCE, "configMapRef": _SOURCE}],
     "resources": {"requests": dict, "limits": dict},
+    "volumeMounts": [
+        {"name": str, "mountPath": str, "subPath": str, "subPathExpr": str, "readOnly": bool}
+    ],
+    "terminationMessagePolicy": str,
+    "startupProbe": _PROBE,
+    "readinessProbe": _PROBE,
+    "livenessProbe": _PROBE,
+    "lifecycle": {"preStop": {"exec": {"command": [str]}}},
 }
 _METADATA = {
     "name": str,
@@ -46,6 +92,7 @@ _SPECIFIC: dict[str, dict[str, Any]] = {
             "terminationGracePeriodSeconds": int,
             "containers": [_CONTAINER],
             "initContainers": [_CONTAINER],
+            "volumes": [_VOLUME],
         },
         "status": {
             "phase": str,
@@ -56,7 +103,7 @@ _SPECIFIC: dict[str, dict[str, Any]] = {
         },
     },
     "secrets": {"data": _STRINGS, "stringData": _STRINGS},
-    "configmaps": {"data": _STRINGS},
+    "configmaps": {"data": _STRINGS, "binaryData": _STRINGS},
     "resourcequotas": {"spec": {"hard": dict}},
     "events": {"involvedObject": dict},
 }

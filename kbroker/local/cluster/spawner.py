@@ -5,8 +5,11 @@ survives whatever kills the server: when the connection to the server closes, ho
 came, it kills every process group that it started and ends.
 
 The connection carries lines of JSON. Requests:
-`{"id", "argv", "env", "folder", "log"}` starts a process, `{"id", "signal"}` signals its group.
+`{"id", "argv", "env", "folders", "log"}` starts a process in the first of the folders that is
+there, `{"id", "signal"}` signals its group. With `"mounts"` and `"scratch"` it starts in a mount
+namespace of its own (`mounts.py`).
 Answers: `{"id", "pid"}` or `{"id", "error"}`, and when the process has ended `{"id", "exit"}`.
+The first line of all is `{"way"}`: how directories can be mounted, "" if they cannot.
 
 Output goes to the log file as it comes. Beside it, `<log>.times` holds one pair of
 little-endian 64-bit numbers for each piece: its offset, and when it was read (ns since the epoch).
@@ -28,6 +31,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from kbroker.local.cluster import mounts
 
 TIME_RECORD = struct.Struct("<qq")
 
@@ -85,10 +90,12 @@ class Spawner:
 
     Args:
         connection: to the server.
+        way: how directories can be mounted, "" if they cannot.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, way: str) -> None:
         self._connection = connection
+        self._way = way
         self._unread = b""
         self._open = True
         self._runs: dict[int, Run] = {}
@@ -107,6 +114,7 @@ class Spawner:
 
     def serve(self) -> None:
         """Work until the connection closes; then kill everything."""
+        self._answer({"way": self._way})
         while self._open:
             for key, _ in self._selector.select():
                 if key.fd in self._selector.get_map():  # reaping may have removed it
@@ -137,15 +145,7 @@ class Spawner:
         run = None
         try:
             run = Run(request["id"], request["log"])
-            process = subprocess.Popen(
-                request["argv"],
-                stdin=subprocess.DEVNULL,
-                stdout=run.input,
-                stderr=run.input,
-                cwd=request["folder"],
-                env=request["env"],
-                start_new_session=True,
-            )
+            run.pid = self._begun(request, run.input)
         except (OSError, ValueError) as error:
             if run is not None:
                 os.close(run.input)
@@ -154,11 +154,29 @@ class Spawner:
             self._answer({"id": request["id"], "error": said or str(error)})
             return
         os.close(run.input)
-        run.pid = process.pid
-        process.returncode = 0  # it is reaped here, not by Popen
         self._runs[run.pid] = self._by_name[run.name] = run
         self._selector.register(run.output, selectors.EVENT_READ, lambda: self._copy(run))
         self._answer({"id": run.name, "pid": run.pid})
+
+    def _begun(self, request: dict[str, Any], output: int) -> int:
+        """Start what a request asks for; its process id."""
+        argv, env, folders = request["argv"], request["env"], request["folders"]
+        if request.get("mounts"):
+            wanted = [mounts.Mount(*mount) for mount in request["mounts"]]
+            scratch = request["scratch"]
+            return mounts.start(argv, env, folders, output, self._way, wanted, scratch)
+        # Popen forks without copying this process's memory.
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=next(folder for folder in folders if os.path.isdir(folder)),
+            env=env,
+            start_new_session=True,
+        )
+        process.returncode = 0  # it is reaped by _reap
+        return process.pid
 
     def _copy(self, run: Run) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -229,10 +247,14 @@ def _kill_descendants() -> None:
 
 
 def main() -> None:
-    """Serve the connection whose file descriptor is the only argument."""
+    """Serve a connection; arguments: its file descriptor, and a folder to try mounting on.
+
+    Without the folder, nothing is ever mounted.
+    """
     _adopt_orphans()
     allow_many_files()
-    Spawner(socket.socket(fileno=int(sys.argv[1]))).serve()
+    way = mounts.way_to_mount(sys.argv[2]) if len(sys.argv) > 2 else ""
+    Spawner(socket.socket(fileno=int(sys.argv[1])), way).serve()
 
 
 if __name__ == "__main__":
