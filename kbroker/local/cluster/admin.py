@@ -11,11 +11,29 @@ from aiohttp import web
 from kbroker.local.cluster.api import Api
 from kbroker.local.cluster.failure import Failure
 from kbroker.local.cluster.request import answer, refusal
-from kbroker.local.cluster.users import ADMIN, User
+from kbroker.local.cluster.roles import AUTHENTICATED, Identity
+from kbroker.local.cluster.store import State
+from kbroker.local.cluster.users import ADMIN, DeniedUser, User
+
+_QUOTA = "local"
 
 
 class Admin:
     """Tells the local cluster how to behave; only the admin's token may.
+
+    | request | what happens |
+    | --- | --- |
+    | POST faults | a rule of `faults.Rule`; DELETE faults: no rules any more |
+    | POST watches {"action": …} | to all open watches: drop, silence, mute (bookmarks only), |
+    | | garbage, half_line, error410, error500 |
+    | POST compact | all history is forgotten: older versions answer 410 |
+    | POST snapshot, restore | the store goes back to what it was; versions fall |
+    | POST policy {"create_before": bool} | the create-before policy is there or not |
+    | POST quota {"namespace": …, "pods": n or null} | at most so many pods |
+    | POST namespaces {"hold": bool} | deleted namespaces stay Terminating |
+    | POST tokens {"user": …, "groups": […] or "deny": […]} | a token for somebody |
+    | POST pods/NAMESPACE/NAME/status | the pod's status is merged with this |
+    | GET stats | how many requests were answered how |
 
     Args:
         api: the API server.
@@ -23,6 +41,7 @@ class Admin:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+        self._snapshot: State | None = None
         self._steps: dict[tuple[str, str], Callable[[Any], Any]] = {
             ("POST", "faults"): self._add_fault,
             ("DELETE", "faults"): lambda _: self._api.faults.clear(),
@@ -30,13 +49,17 @@ class Admin:
             ("POST", "compact"): lambda _: api.store.compact(),
             ("POST", "tokens"): self._add_token,
             ("POST", "policy"): self._set_policy,
+            ("POST", "namespaces"): self._hold_namespaces,
+            ("POST", "quota"): self._set_quota,
+            ("POST", "snapshot"): self._take_snapshot,
+            ("POST", "restore"): self._restore,
             ("GET", "stats"): lambda _: dict(api.stats),
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request below `/_local/`."""
         try:
-            if self._api.users.of(request).name != ADMIN:
+            if self._api.users.of(request).identity != ADMIN:
                 raise Failure(403, "only the admin may do this")
             body = orjson.loads(await request.read() or b"null")
             return answer(orjson.dumps(self._carry_out(request, body) or {}))
@@ -58,10 +81,39 @@ class Admin:
         self._api.faults.add(body)
 
     def _set_policy(self, body: Any) -> None:
-        self._api.resources.create_before_policy = bool(body["create_before"])
+        self._api.resources.install_policy(bool(body["create_before"]))
+
+    def _hold_namespaces(self, body: Any) -> None:
+        self._api.resources.hold_namespaces(bool(body["hold"]))
+
+    def _set_quota(self, body: Any) -> None:
+        """At most so many pods in a namespace; null for no limit."""
+        resources, namespace = self._api.resources, body["namespace"]
+        found = self._api.store.find("resourcequotas", namespace, _QUOTA)
+        if found is not None:
+            self._api.store.remove("resourcequotas", found)
+        if body["pods"] is not None:
+            hard = {"pods": str(int(body["pods"]))}
+            content = {"metadata": {"name": _QUOTA}, "spec": {"hard": hard}}
+            resources.create("resourcequotas", namespace, content)
+
+    def _take_snapshot(self, _body: Any) -> dict[str, int]:
+        self._snapshot = self._api.store.snapshot()
+        return {"resourceVersion": self._snapshot.version}
+
+    def _restore(self, _body: Any) -> dict[str, int]:
+        if self._snapshot is None:
+            raise Failure(400, "there is no snapshot: POST /_local/snapshot first")
+        self._api.watches.misbehave("drop")
+        self._api.store.restore(self._snapshot)
+        return {"resourceVersion": self._snapshot.version}
 
     def _add_token(self, body: Any) -> dict[str, str]:
-        return {"token": self._api.users.add(User(body["user"], body.get("deny", [])))}
+        store, name = self._api.store, body["user"]
+        if "deny" in body:
+            return {"token": self._api.users.add(DeniedUser(store, name, body["deny"]))}
+        groups = frozenset((*body.get("groups", ()), AUTHENTICATED))
+        return {"token": self._api.users.add(User(store, Identity(name, groups)))}
 
     def _set_pod_status(self, namespace: str, name: str, body: Any) -> None:
         self._api.resources.patch(

@@ -1,12 +1,9 @@
-"""What is checked before a pod is created or changed: validation, namespace, quota, policy."""
+"""What is checked before an object is created or changed: validation, namespace."""
 
 from __future__ import annotations
 
 import re
 
-from kbroker.local.cluster.admission_policies import (
-    check_create_before as check_create_before_by,
-)
 from kbroker.local.cluster.failure import forbidden, invalid, not_found
 from kbroker.local.cluster.store import Object, Store
 
@@ -158,40 +155,3 @@ def check_namespace(store: Store, resource: str, namespace: str, name: str) -> N
             f"unable to create new content in namespace {namespace} because it is being terminated"
         )
         raise forbidden(resource, name, why)
-
-
-def check_quota(store: Store, namespace: str, name: str) -> None:
-    """No ResourceQuota of the namespace is exhausted; only numbers of pods are counted.
-
-    Raises:
-        Failure: 403.
-    """
-    for quota in store.all("resourcequotas", namespace):
-        hard = quota.object.get("spec", {}).get("hard", {})
-        for resource in ("pods", "count/pods"):
-            if resource not in hard:
-                continue
-            # A quota on "pods" does not count those that have ended.
-            ended = ("Succeeded", "Failed") if resource == "pods" else ()
-            used = sum(
-                pod.object["status"]["phase"] not in ended for pod in store.all("pods", namespace)
-            )
-            if used + 1 > int(str(hard[resource])):
-                raise forbidden(
-                    "pods",
-                    name,
-                    f"exceeded quota: {quota.object['metadata']['name']}, requested: {resource}=1, "
-                    f"used: {resource}={used}, limited: {resource}={hard[resource]}",
-                )
-
-
-def check_create_before(content: Object) -> None:
-    """The pod is not created later than its annotation allows.
-
-    Raises:
-        Failure: 422, as the shipped ValidatingAdmissionPolicy makes a real server answer.
-    """
-    labels = content["metadata"].get("labels") or {}
-    if labels.get("app.kubernetes.io/managed-by") == "kbroker":
-        policy = "kbroker-create-before"
-        check_create_before_by(content, policy, policy)

@@ -11,12 +11,68 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
+
 from kbroker.local.cluster.failure import Failure
 from kbroker.local.cluster.store import Object, Store
 
 POLICIES = "validatingadmissionpolicies"
 BINDINGS = "validatingadmissionpolicybindings"
 CREATE_BEFORE = "kbroker/create-before"
+_NAME = "kbroker-create-before"
+# The same as config/kubernetes/create-before-policy.yaml, without its words for people.
+_SHIPPED: tuple[tuple[str, Object], ...] = (
+    (
+        POLICIES,
+        {
+            "metadata": {"name": _NAME, "labels": {"app.kubernetes.io/part-of": "kbroker"}},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "objectSelector": {
+                        "matchLabels": {"app.kubernetes.io/managed-by": "kbroker"},
+                    },
+                    "resourceRules": [
+                        {
+                            "apiGroups": [""],
+                            "apiVersions": ["v1"],
+                            "operations": ["CREATE"],
+                            "resources": ["pods"],
+                        }
+                    ],
+                },
+                "variables": [
+                    {
+                        "name": "limited",
+                        "expression": "has(object.metadata.annotations) && "
+                        "'kbroker/create-before' in object.metadata.annotations",
+                    }
+                ],
+                "validations": [
+                    {
+                        "expression": "!variables.limited || "
+                        "timestamp(object.metadata.creationTimestamp) + duration('1s') <= "
+                        "timestamp(object.metadata.annotations['kbroker/create-before'])",
+                        "message": "creation time is past kbroker/create-before",
+                        "reason": "Invalid",
+                    }
+                ],
+            },
+        },
+    ),
+    (
+        BINDINGS,
+        {
+            "metadata": {"name": _NAME, "labels": {"app.kubernetes.io/part-of": "kbroker"}},
+            "spec": {"policyName": _NAME, "validationActions": ["Deny"]},
+        },
+    ),
+)
+
+
+def shipped() -> list[tuple[str, Object]]:
+    """Resource and content of the create-before policy and its binding, to be created."""
+    return [(resource, orjson.loads(orjson.dumps(content))) for resource, content in _SHIPPED]
 
 
 def check_policies(store: Store, pod: Object) -> None:

@@ -46,7 +46,7 @@ class Api:
         self.store = resources.store
         self.faults = faults.Faults()
         self.watches = Watches()
-        self.users = Users()
+        self.users = Users(self.store)
         self.stats: collections.Counter[str] = collections.Counter()
         self._logs = PodLogs(self.store, node)
         self._bookmark_interval = bookmark_interval
@@ -58,14 +58,17 @@ class Api:
             if path in _ALIVE:
                 return web.Response(text="ok")
             user = self.users.of(request)
-            if path == reviews.PATH and request.method == "POST":
-                return await reviews.review(request, user)
+            reviewed = await reviews.review(request, self.store, user)
+            if reviewed is not None:
+                return reviewed
             document = discovery.document(path) if request.method == "GET" else None
             if document is not None:
                 return answer(orjson.dumps(document))
             return await self._carry_out(request, read_call(request), user)
         except Failure as failure:
             return refusal(failure)
+        except faults.PlainFailure as plain:
+            return web.Response(text=f"{plain}\n", status=plain.failure.code)
         except faults.Reset:
             return faults.cut(request)
         except ConnectionError:
@@ -115,11 +118,11 @@ class Api:
         return self._one(call, stored, 201 if call.verb == "create" else 200)
 
     def _token(self, call: Call, body: Any) -> web.Response:
-        """A token of a service account, good while the account exists."""
-        self.store.get("serviceaccounts", call.namespace, call.name)
+        """A token of a service account, good for its time and while the account exists."""
         spec = (body.get("spec") if isinstance(body, dict) else None) or {}
         seconds = int(spec.get("expirationSeconds") or _TOKEN_FOR)
-        token = self.users.add(ServiceAccount(self.store, call.namespace, call.name))
+        account = ServiceAccount(self.store, call.namespace, call.name, seconds)
+        token = self.users.add(account)
         ends = timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
         content = {
             "kind": "TokenRequest",

@@ -30,6 +30,8 @@ RESOURCES: dict[str, tuple[str, str, list[str], bool]] = {
     "resourcequotas": ("ResourceQuota", "resourcequota", ["quota"], True),
     "roles": ("Role", "role", [], True),
     "rolebindings": ("RoleBinding", "rolebinding", [], True),
+    "clusterroles": ("ClusterRole", "clusterrole", [], False),
+    "clusterrolebindings": ("ClusterRoleBinding", "clusterrolebinding", [], False),
     "validatingadmissionpolicies": (
         "ValidatingAdmissionPolicy",
         "validatingadmissionpolicy",
@@ -44,10 +46,20 @@ RESOURCES: dict[str, tuple[str, str, list[str], bool]] = {
     ),
 }
 _RBAC, _ADMISSION = "rbac.authorization.k8s.io", "admissionregistration.k8s.io"
+_AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
+_SUBRESOURCES = (
+    ("pods/log", "Pod", ["get"]),
+    ("pods/status", "Pod", ["get", "patch", "update"]),
+    ("pods/binding", "Binding", ["create"]),
+    ("resourcequotas/status", "ResourceQuota", ["get", "patch", "update"]),
+    ("serviceaccounts/token", "TokenRequest", ["create"]),
+)
 # resource → API group, of those that are not of the core group; all have the version v1
 GROUPS_OF = {
     "roles": _RBAC,
     "rolebindings": _RBAC,
+    "clusterroles": _RBAC,
+    "clusterrolebindings": _RBAC,
     "validatingadmissionpolicies": _ADMISSION,
     "validatingadmissionpolicybindings": _ADMISSION,
 }
@@ -66,40 +78,51 @@ GROUPS: dict[str, Any] = {
             "versions": [{"groupVersion": f"{group}/v1", "version": "v1"}],
             "preferredVersion": {"groupVersion": f"{group}/v1", "version": "v1"},
         }
-        for group in ("authorization.k8s.io", _RBAC, _ADMISSION)
-    ],
-}
-REVIEW_RESOURCES: dict[str, Any] = {
-    "kind": "APIResourceList",
-    "apiVersion": "v1",
-    "groupVersion": "authorization.k8s.io/v1",
-    "resources": [
-        {
-            "name": "selfsubjectaccessreviews",
-            "singularName": "selfsubjectaccessreview",
-            "namespaced": False,
-            "kind": "SelfSubjectAccessReview",
-            "verbs": ["create"],
-        }
+        for group in (_AUTHENTICATION, _AUTHORIZATION, _RBAC, _ADMISSION)
     ],
 }
 
-OPENAPI: dict[str, Any] = {"paths": {"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=1"}}}
+
+def _reviews(group: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """What can only be asked: it is created, and kept nowhere."""
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": f"{group}/v1",
+        "resources": [
+            {
+                "name": f"{kind.lower()}s",
+                "singularName": kind.lower(),
+                "namespaced": False,
+                "kind": kind,
+                "verbs": ["create"],
+            }
+            for kind in kinds
+        ],
+    }
 
 
-def openapi_core() -> dict[str, Any]:
-    """Just enough of core/v1's OpenAPI that kubectl leaves validation to the server."""
+_OPENAPI = "/openapi/v3/"
+_BASES = {"api/v1": "", **{f"apis/{group}/v1": group for group in (_RBAC, _ADMISSION)}}
+OPENAPI: dict[str, Any] = {
+    "paths": {base: {"serverRelativeURL": f"{_OPENAPI}{base}?hash=1"} for base in _BASES}
+}
+
+
+def openapi(base: str) -> dict[str, Any]:
+    """Just enough of a group's OpenAPI that kubectl leaves validation to the server."""
     paths = {}
     for name, (kind, _, _, namespaced) in RESOURCES.items():
-        if name in GROUPS_OF:
+        if GROUPS_OF.get(name, "") != _BASES[base]:
             continue
         where = "namespaces/{namespace}/" if namespaced else ""
+        version = {"group": _BASES[base], "version": "v1", "kind": kind}
         operation = {
-            "x-kubernetes-group-version-kind": {"group": "", "version": "v1", "kind": kind},
+            "x-kubernetes-group-version-kind": version,
             "parameters": [{"name": "fieldValidation", "in": "query"}],
         }
-        paths[f"/api/v1/{where}{name}"] = {"post": operation}
-        paths[f"/api/v1/{where}{name}/{{name}}"] = {"patch": operation}
+        paths[f"/{base}/{where}{name}"] = {"post": operation}
+        paths[f"/{base}/{where}{name}/{{name}}"] = {"patch": operation}
     info = {"title": "kbroker local cluster", "version": "v1"}
     return {"openapi": "3.0.0", "info": info, "paths": paths}
 
@@ -107,15 +130,10 @@ def openapi_core() -> dict[str, Any]:
 def core_resources() -> dict[str, Any]:
     """The resources of core/v1."""
     listed = _resources_of("")
-    for subresource, verbs in (("log", ["get"]), ("status", ["get", "patch", "update"])):
+    for name, kind, verbs in _SUBRESOURCES:
         listed.append(
-            {
-                "name": f"pods/{subresource}",
-                "singularName": "",
-                "namespaced": True,
-                "kind": "Pod",
-                "verbs": verbs,
-            }
+            {"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs}
+            | ({"group": _AUTHENTICATION, "version": "v1"} if kind == "TokenRequest" else {})
         )
     return {
         "kind": "APIResourceList",
@@ -154,8 +172,8 @@ def document(path: str) -> dict[str, Any] | None:
     """What stands at a path that is no resource."""
     if path == "/api/v1":
         return core_resources()
-    if path == "/openapi/v3/api/v1":
-        return openapi_core()
+    if path.removeprefix(_OPENAPI) in _BASES:
+        return openapi(path.removeprefix(_OPENAPI))
     return _DOCUMENTS.get(path)
 
 
@@ -163,7 +181,11 @@ _DOCUMENTS: dict[str, dict[str, Any]] = {
     "/version": VERSION,
     "/api": CORE_VERSIONS,
     "/apis": GROUPS,
-    "/apis/authorization.k8s.io/v1": REVIEW_RESOURCES,
+    f"/apis/{_AUTHENTICATION}/v1": _reviews(_AUTHENTICATION, ("SelfSubjectReview",)),
+    f"/apis/{_AUTHORIZATION}/v1": _reviews(
+        _AUTHORIZATION,
+        ("SelfSubjectAccessReview", "SelfSubjectRulesReview", "SubjectAccessReview"),
+    ),
     f"/apis/{_RBAC}/v1": _group_resources(_RBAC),
     f"/apis/{_ADMISSION}/v1": _group_resources(_ADMISSION),
     "/openapi/v3": OPENAPI,

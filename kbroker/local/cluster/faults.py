@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +16,7 @@ from kbroker.local.cluster.failure import Failure
 _MATCH = {"verb", "resource", "namespace", "name_prefix"}
 _ACTION = {
     "latency_ms",
+    "latency",
     "latency_after_ms",
     "hold_ms",
     "then",
@@ -22,8 +25,22 @@ _ACTION = {
     "message",
     "retry_after",
     "reset",
+    "plain",
     "rate_per_s",
 }
+# Standard deviations between the median and the 99th percentile.
+_P99 = 2.326
+
+
+_random = random.Random()
+
+
+class PlainFailure(Exception):  # noqa: N818 - it is an answer
+    """An answer that is not the API server's: a proxy's words in plain text."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
 
 
 class Reset(Exception):  # noqa: N818 - it is what happens
@@ -36,8 +53,10 @@ class Rule:
 
     Attributes:
         match: verb, resource, namespace, name_prefix; what is left out matches all.
-        action: one of latency_ms, latency_after_ms, hold_ms, status (with reason, message,
-            retry_after), reset ("before" or "after" the commit), rate_per_s.
+        action: one of latency_ms; latency, a distribution: {"p50_ms", "p99_ms"} log-normal or
+            {"min_ms", "max_ms"} uniform; latency_after_ms; hold_ms; status (with reason,
+            message, retry_after; with `plain`, as a proxy in front answers: no Status object);
+            reset ("before" or "after" the commit); rate_per_s.
         times: how many requests it happens to; None for all.
         skip: how many matching requests go unharmed before.
     """
@@ -96,6 +115,8 @@ class Faults:
         )
         if unknown or not action:
             raise Failure(400, f"not a rule: {', '.join(sorted(unknown)) or 'no action'}")
+        if "latency" in action:
+            drawn(action["latency"], _random)
         self._rules.append(Rule(match, action, rule.get("times"), rule.get("skip", 0)))
 
     def clear(self) -> None:
@@ -120,10 +141,13 @@ async def before(rules: list[Rule]) -> None:
         action = rule.action
         if "latency_ms" in action or "hold_ms" in action:
             await asyncio.sleep(action.get("latency_ms", action.get("hold_ms", 0)) / 1000)
+        if "latency" in action:
+            await asyncio.sleep(drawn(action["latency"], _random) / 1000)
         if action.get("reset") == "before":
             raise Reset
         if "status" in action:
-            raise _refusal(action)
+            refused = _refusal(action)
+            raise PlainFailure(refused) if action.get("plain") else refused
         if "rate_per_s" in action and not rule.admits():
             raise _refusal({"status": 429, "retry_after": action.get("retry_after", 1)})
 
@@ -139,6 +163,20 @@ async def after(rules: list[Rule]) -> None:
             await asyncio.sleep(rule.action["latency_after_ms"] / 1000)
         if rule.action.get("reset") == "after":
             raise Reset
+
+
+def drawn(distribution: dict[str, float], rng: random.Random) -> float:
+    """Milliseconds, from a distribution.
+
+    Raises:
+        Failure: 400, it is none that is known.
+    """
+    if set(distribution) == {"min_ms", "max_ms"}:
+        return rng.uniform(distribution["min_ms"], distribution["max_ms"])
+    if set(distribution) == {"p50_ms", "p99_ms"} and distribution["p50_ms"] > 0:
+        median = math.log(distribution["p50_ms"])
+        return rng.lognormvariate(median, (math.log(distribution["p99_ms"]) - median) / _P99)
+    raise Failure(400, "latency needs p50_ms and p99_ms, or min_ms and max_ms")
 
 
 def cut(request: web.Request) -> web.Response:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kbroker.local.cluster import admission
-from kbroker.local.cluster.admission_policies import check_policies
+from kbroker.local.cluster.admission_policies import check_policies, shipped
 from kbroker.local.cluster.discovery import GROUPS_OF, RESOURCES
 from kbroker.local.cluster.failure import Failure, conflict, invalid, modified
 from kbroker.local.cluster.patches import patched
+from kbroker.local.cluster.quotas import Quotas
 from kbroker.local.cluster.report import ENDED
 from kbroker.local.cluster.shape import check_shape
 from kbroker.local.cluster.store import Change, Object, Store, Stored, timestamp
@@ -44,8 +45,24 @@ class Resources:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.create_before_policy = True
+        self.holds_namespaces = False
+        self._quotas = Quotas(store)
         store.listen("pods", self._pod_changed)
+
+    def install_policy(self, wanted: bool) -> None:
+        """Have the create-before policy and its binding, or have them not."""
+        for resource, content in shipped():
+            found = self.store.find(resource, "", content["metadata"]["name"])
+            if wanted and found is None:
+                self.create(resource, "", content)
+            elif not wanted and found is not None:
+                self.store.remove(resource, found)
+
+    def hold_namespaces(self, wanted: bool) -> None:
+        """Have namespaces that are deleted stay Terminating, or let them go."""
+        self.holds_namespaces = wanted
+        for namespace in list(self.store.all("namespaces")):
+            self._remove_if_empty(namespace.object["metadata"]["name"])
 
     def create(self, resource: str, namespace: str, content: Any) -> Stored:
         """Create an object.
@@ -86,7 +103,11 @@ class Resources:
                 content["status"] = {"phase": "Active"}
             elif resource == "secrets":
                 _encode(content)
-        return self.store.create(resource, content)
+        stored = self.store.create(resource, content)
+        if resource == "namespaces":
+            name = content["metadata"]["name"]
+            self.create("serviceaccounts", name, {"metadata": {"name": "default"}})
+        return stored
 
     def _admit_pod(self, namespace: str, content: Object) -> None:
         admission.check_pod(content)
@@ -98,10 +119,8 @@ class Resources:
         content["status"] = {"phase": "Pending", "qosClass": _qos_class(spec["containers"])}
         content["metadata"]["generation"] = 1
         # In an API server's order: a name that is taken is found last.
-        if self.create_before_policy:
-            admission.check_create_before(content)
         check_policies(self.store, content)
-        admission.check_quota(self.store, namespace, content["metadata"]["name"])
+        self._quotas.check(namespace, content["metadata"]["name"])
 
     def replace(
         self, resource: str, namespace: str, name: str, content: Any, *, subresource: str = ""
@@ -243,6 +262,8 @@ class Resources:
     def _remove_if_empty(self, namespace: str) -> None:
         found = self.store.find("namespaces", "", namespace)
         if found is None or found.object["status"]["phase"] != "Terminating":
+            return
+        if self.holds_namespaces:
             return
         if next(self.store.all("pods", namespace), None) is None:
             self.store.remove("namespaces", found)

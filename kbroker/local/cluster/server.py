@@ -71,7 +71,7 @@ class Server:
         options.folder.chmod(0o700)
         store = Store(options.history)
         resources = Resources(store)
-        resources.create_before_policy = options.create_before_policy
+        resources.install_policy(options.create_before_policy)
         for name in _NAMESPACES:
             resources.create("namespaces", "", {"metadata": {"name": name}})
         self._node = Node(
@@ -84,7 +84,7 @@ class Server:
         )
         await self._node.start()
         api = Api(resources, self._node, options.bookmark_interval)
-        self._token = api.users.add(User(ADMIN))
+        self._token = api.users.add(User(store, ADMIN))
         application = web.Application(client_max_size=_BODY_MAX)
         application.router.add_route("*", "/_local/{rest:.*}", Admin(api).handle)
         application.router.add_route("*", "/{rest:.*}", api.handle)

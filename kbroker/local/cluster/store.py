@@ -75,6 +75,19 @@ class Snapshot:
     items: list[Stored]
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """All objects at one moment, as a backup has them.
+
+    Attributes:
+        version: of the last change.
+        objects: resource → (namespace, name) → object.
+    """
+
+    version: int
+    objects: dict[str, dict[Key, Stored]]
+
+
 class Store:
     """All objects of the cluster.
 
@@ -175,6 +188,54 @@ class Store:
         self._snapshots.clear()
         self._floor = self.version
 
+    def snapshot(self) -> State:
+        """All objects as they are."""
+        return State(self.version, {name: dict(held) for name, held in self._objects.items()})
+
+    def restore(self, state: State) -> None:
+        """Go back to an earlier state: resource versions fall.
+
+        Listeners are told of what went, came back and changed. Nodes report anew how their
+        pods are, as kubelets do.
+        """
+        before, self._objects = self._objects, defaultdict(dict)
+        for resource, held in state.objects.items():
+            self._objects[resource] = dict(held)
+        self.version = state.version
+        self._snapshots.clear()
+        for resource in self._history:
+            kept = (c for c in self._history[resource] if c.version <= state.version)
+            self._history[resource] = deque(kept)
+        for resource in {*before, *self._objects}:
+            self._tell_restored(resource, before[resource], self._objects[resource])
+        for key, stored in before["pods"].items():
+            self._report_again(key, stored)
+
+    def _tell_restored(
+        self, resource: str, before: dict[Key, Stored], now: dict[Key, Stored]
+    ) -> None:
+        changes = []
+        for key, was in before.items():
+            found = now.get(key)
+            if found is None or uid_of(found) != uid_of(was):
+                changes.append(Change("DELETED", self.version, resource, was, was))
+        for key, found in list(now.items()):
+            old = before.get(key)
+            if old is None or uid_of(found) != uid_of(old):
+                changes.append(Change("ADDED", found.version, resource, found, None))
+        for change in changes:
+            for listener in tuple(self._listeners[resource]):
+                listener(change)
+
+    def _report_again(self, key: Key, newer: Stored) -> None:
+        found = self._objects["pods"].get(key)
+        same = found is not None and uid_of(found) == uid_of(newer)
+        if found is None or not same or not found.object["spec"].get("nodeName"):
+            return
+        after = found.copy()
+        after["status"] = newer.copy()["status"]
+        self.replace("pods", found, after)
+
     def keep(self, items: list[Stored]) -> int:
         """Keep a list for its later pages; the number to find it by."""
         number = next(self._snapshot_numbers)
@@ -219,3 +280,8 @@ class Store:
 def timestamp(moment: datetime | None = None) -> str:
     """RFC 3339 with whole seconds, as the API server writes it."""
     return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def uid_of(stored: Stored) -> str:
+    """Tells an object from another one of the same name."""
+    return str(stored.object["metadata"]["uid"])

@@ -43,6 +43,7 @@ class Watch:
         self._wake = asyncio.Event()
         self._after = 0
         self.silenced = False
+        self.muted = False
         self.dropped = False
 
     def begin(self, version: int) -> Callable[[], None]:
@@ -85,7 +86,7 @@ class Watch:
         return self._matches is None or self._matches(stored.object)
 
     def _say_change(self, kind: str, stored: Stored) -> None:
-        if self.silenced:
+        if self.silenced or self.muted:
             return
         # In pieces, so that all watches share the object's bytes.
         self._pieces += (
@@ -122,6 +123,10 @@ class Watch:
         """Send nothing any more; the connection stays open."""
         self.silenced = True
         self._pieces.clear()
+
+    def mute(self) -> None:
+        """Send bookmarks only."""
+        self.muted = True
 
     def drop(self) -> None:
         """End the connection."""
@@ -183,6 +188,7 @@ class Watches:
         steps: dict[str, Callable[[Watch], Any]] = {
             "drop": Watch.drop,
             "silence": Watch.silence,
+            "mute": Watch.mute,
             "garbage": lambda watch: watch.say([b"\x00 this is not JSON\n"]),
             "half_line": lambda watch: watch.say([b'{"type":"ADDED","obj'], last=True),
             "error410": lambda watch: watch.fail(Failure(410, "too old resource version")),
