@@ -138,6 +138,28 @@ class Missing:
     since: int
 
 
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What became of a request to cancel; times in ms by Redis' clock.
+
+    Attributes:
+        outcome: ok, unknown (no record), final (it has ended) or withdrawn (it had been
+            cancelled or revoked before).
+        create_before: until when a grant may still create the pod; 0 if none was given.
+        now: Redis' clock.
+        attempt: the record's attempt; 0 without one.
+        pod: name of its pod; "" if none was seen.
+        version: resource version at which the pod was seen last.
+    """
+
+    outcome: str
+    create_before: int = 0
+    now: int = 0
+    attempt: int = 0
+    pod: str = ""
+    version: int = 0
+
+
 class LaunchRecords:
     """Builds the script calls for one prefix.
 
@@ -282,6 +304,22 @@ class LaunchRecords:
                 *entries,
             ),
             _text,
+        )
+
+    # A user's call: no lease is needed.
+
+    def cancel(self, digest: str, message: str) -> Call[Cancelled]:
+        """End a launch, whoever owns it; its owner is told of a failure.
+
+        Args:
+            digest: of the launch.
+            message: who cancelled it, in words.
+        """
+        return Call(
+            script("cancel"),
+            (self.keys.task(digest), self.keys.tasks),
+            (self.keys.prefix, digest, message, self._ttl),
+            _cancelled,
         )
 
     # The launcher's calls.
@@ -556,6 +594,13 @@ def _granted(reply: Any) -> Granted | Refused:
     if outcome == "ok":
         return Granted(create_before, now)
     return Refused(outcome, create_before, now)
+
+
+def _cancelled(reply: Any) -> Cancelled:
+    outcome, create_before, now, attempt, pod, version = reply
+    return Cancelled(
+        outcome.decode(), int(create_before), int(now), int(attempt), pod.decode(), int(version)
+    )
 
 
 def _adopted(reply: Any) -> Adopted | Missing | Refused:

@@ -26,8 +26,8 @@ class Manifests:
         self._settings = settings
         self._template = load_template(settings.pod_template_file)
 
-    def build(self, message: LaunchMessage, create_before: int) -> dict[str, Any]:
-        """The pod to create until `create_before` (ms since the epoch).
+    def build(self, message: LaunchMessage, create_before: int | None) -> dict[str, Any]:
+        """The pod to create until `create_before` (ms since the epoch); None for no such limit.
 
         Raises:
             ExecutorConfigError: the task's overrides are not valid.

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import yaml
 
+from kbroker.airflow_merge import airflow_merge
 from kbroker.errors import ExecutorConfigError, TemplateError
 from kbroker.executor_config import BASE_CONTAINER, KubernetesExecutorConfig
 from kbroker.message import LaunchMessage
@@ -38,6 +39,7 @@ DEFAULT_TEMPLATE: dict[str, Any] = {
         "containers": [{"name": BASE_CONTAINER, "image": "busybox:1.37"}],
     },
 }
+_MERGES = {"strategic": strategic_merge, "airflow": airflow_merge}
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Set by the API server, and refused or ignored in a create: what a template that was
 # saved with `kubectl get pod -o yaml` has too many.
@@ -130,14 +132,19 @@ def build_manifest(
     }
     # Tasks of one kind share all of this. Keyed by content and kept as JSON, the cache
     # can neither be stale nor be changed through a manifest, and parsing copies fastest.
-    pod: dict[str, Any] = orjson.loads(_merged(orjson.dumps([template, defaults, overrides])))
+    pod: dict[str, Any] = orjson.loads(
+        _merged(orjson.dumps([template, defaults, overrides]), settings.merge)
+    )
     _identify(pod, message, create_before_ms)
     return pod
 
 
 @lru_cache(maxsize=256)
-def _merged(stated: bytes) -> bytes:
-    """What [template, overrides of all tasks, overrides of this one] gives, both as JSON."""
+def _merged(stated: bytes, merge: str) -> bytes:
+    """What [template, overrides of all tasks, overrides of this one] gives, both as JSON.
+
+    Our own parts are always merged by name; `merge` says how a `pod_override` is.
+    """
     pod, defaults, own = orjson.loads(stated)
     try:
         common = KubernetesExecutorConfig(**defaults)
@@ -145,9 +152,10 @@ def _merged(stated: bytes) -> bytes:
         what = str(error).removeprefix("executor_config: ")
         raise TemplateError(f"configuration, section [kubernetes]: {what}") from None
     overrides = KubernetesExecutorConfig(**own)
-    for patch in (common.to_pod_patch(), overrides.to_pod_patch(), overrides.pod_override):
-        if isinstance(patch, dict):
-            pod = strategic_merge(pod, patch)
+    for patch in (common.to_pod_patch(), overrides.to_pod_patch()):
+        pod = strategic_merge(pod, patch)
+    if isinstance(overrides.pod_override, dict):
+        pod = _MERGES[merge](pod, overrides.pod_override)
     pod.pop("status", None)
     for name in ("metadata", "spec"):
         if not isinstance(pod.get(name), dict):

@@ -116,7 +116,7 @@ class Reconciliation:
             return
         if isinstance(reply, Adopted):
             if reply.record.state == "withdrawn":
-                self._owner.drop(tracked, "it was withdrawn")
+                self._withdrawn(tracked, reply.record.event)
                 return
             if reply.record.attempt < tracked.attempt.number:
                 # Redis fell back to an older state, and lost our attempt's message.
@@ -127,6 +127,17 @@ class Reconciliation:
                 tracked.phase = Phase.PUBLISHED
             tracked.attempt_known = True
         self._repair(tracked, evidence(reply, now))
+
+    def _withdrawn(self, tracked: Tracked, last: PodEvent | None) -> None:
+        if last is None or last.cause is not Cause.CANCELLED:
+            self._owner.drop(tracked, "it was withdrawn")
+            return
+        # The launch is cancelled, not one attempt: Redis may have fallen back to an older one.
+        if last.attempt.number < tracked.attempt.number or (
+            last.attempt == tracked.attempt and tracked.uid is not None
+        ):
+            last = replace(last, attempt=tracked.attempt, uid=tracked.uid)
+        self._owner.take(tracked, last)
 
     def _repair(self, tracked: Tracked, seen: Evidence) -> None:
         window = int(self._settings.kubernetes.create_window * 1000)

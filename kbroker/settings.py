@@ -170,7 +170,9 @@ class KubernetesSettings:
         "Keys that launchers put into Secrets, name=path,…; the files are read where they run.",
     )
     merge: str = setting(
-        "strategic", "How overrides are merged into the template.", choices=("strategic",)
+        "strategic",
+        "How a pod_override is merged into the pod.",
+        choices=("strategic", "airflow"),
     )
     delete_worker_pods: bool = setting(True, "Delete pods whose task has finished.")
     delete_worker_pods_on_failure: bool = setting(True, "Delete them also when it has failed.")

@@ -1,6 +1,7 @@
-"""`config/kbroker.toml`, the documented file of all settings, made from their one table.
+"""The documentation of all settings, made from their one table.
 
-`python -m kbroker.settings_file` prints it.
+`python -m kbroker.settings_file` prints `config/kbroker.toml`, with `--page` it prints
+`docs/configuration.md`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,23 @@ _HEAD = """\
 # an argument (--set core.parallelism=32) overrides both. An unknown key or a value
 # that is not allowed ends the process with one line that says where it stands.
 """
+_PAGE_HEAD = """\
+# Configuration
+
+Made from the code by `python -m kbroker.settings_file --page`; as a file with the same comments:
+[config/kbroker.toml](../config/kbroker.toml).
+
+kbroker reads the TOML file that `--config` or `$KBROKER_CONFIG` names. An environment variable
+`KBROKER__SECTION__KEY` wins over the file, an argument `--set section.key=value` over both; a list
+in either is separated by commas. An unknown key or a value that is not allowed ends the process
+with one line that says where it stands. See what is in force, and where it came from:
+
+```sh
+kbroker config show
+KBROKER__CORE__PARALLELISM=32 kbroker config show --changed
+kbroker config show kubernetes --set kubernetes.namespace=jobs --json
+```
+"""
 
 
 def document() -> str:
@@ -36,7 +54,24 @@ def document() -> str:
     return "".join(parts)
 
 
+def page() -> str:
+    """The same for a reader, in Markdown."""
+    parts = [_PAGE_HEAD]
+    for section, settings in SECTIONS.items():
+        about = (settings.__doc__ or "").strip().splitlines()[0]
+        parts.append(f"\n## [{section}]\n\n{about}\n\n")
+        parts.append("| key | default | meaning |\n| --- | --- | --- |\n")
+        for entry in fields(settings):
+            meaning = _meaning(entry.metadata["bounds"]).replace("|", "\\|")
+            parts.append(f"| `{entry.name}` | `{_toml(entry.default)}` | {meaning} |\n")
+    return "".join(parts)
+
+
 def _comment(bounds: Bounds) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(_meaning(bounds), 88)]
+
+
+def _meaning(bounds: Bounds) -> str:
     allowed = []
     if bounds.unit:
         allowed.append({"s": "seconds"}.get(bounds.unit, bounds.unit))
@@ -48,8 +83,7 @@ def _comment(bounds: Bounds) -> list[str]:
         allowed.append("one of " + ", ".join(json.dumps(choice) for choice in bounds.choices))
     if bounds.pattern_means:
         allowed.append(bounds.pattern_means)
-    text = bounds.meaning + (f" ({'; '.join(allowed)})" if allowed else "")
-    return [f"# {line}" for line in textwrap.wrap(text, 88)]
+    return bounds.meaning + (f" ({'; '.join(allowed)})" if allowed else "")
 
 
 def _toml(value: Any) -> str:
@@ -58,4 +92,4 @@ def _toml(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(document())
+    sys.stdout.write(page() if sys.argv[1:] == ["--page"] else document())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kbroker.event import PodEvent, PodState, Started
+from kbroker.event import Cause, PodEvent, PodState, Started
 
 # A bookmark may have been under way for a moment before it proved anything.
 PICTURE_MARGIN_MS = 2_000
@@ -101,7 +101,12 @@ def next_step(view: View, event: PodEvent) -> Step:
 
 
 def relaunchable(event: PodEvent) -> bool:
-    """Whether a failure may be repeated: a pod existed, and provably nothing started."""
+    """Whether a failure may be repeated: a pod existed, and provably nothing started.
+
+    What a user cancelled is never repeated.
+    """
+    if event.cause is Cause.CANCELLED:
+        return False
     return event.started is Started.NEVER and event.uid is not None
 
 

@@ -37,7 +37,14 @@ def _version(wanted: bool) -> None:
 
 
 def _application() -> typer.Typer:
-    from kbroker.cli import inspect, local, run, workers  # noqa: PLC0415 - may need extras
+    from kbroker.cli import (  # noqa: PLC0415 - may need extras
+        config,
+        inspect,
+        local,
+        render,
+        run,
+        workers,
+    )
 
     app = typer.Typer(
         no_args_is_help=True,
@@ -61,8 +68,10 @@ def _application() -> typer.Typer:
 
     app.command()(run.run)
     app.command()(run.demo)
+    app.command()(render.render)
     app.command()(inspect.ps)
     app.command()(inspect.logs)
+    app.add_typer(config.app, name="config")
     app.add_typer(local.app, name="local")
     app.command()(workers.launcher)
     app.command()(workers.watcher)

@@ -80,7 +80,7 @@ def test_lists_from_the_environment() -> None:
         ("[core]\nparallelism = -1\n", "must be at least 0"),
         ("[core]\nexecutor_lease = 'x'\n", "core.executor_lease = 'x': must be a number"),
         ("[kubernetes]\nnamespace = 'A b'\n", "must be a DNS label"),
-        ("[kubernetes]\nmerge = 'airflow'\n", "must be one of 'strategic'"),
+        ("[kubernetes]\nmerge = 'json'\n", "must be one of 'strategic', 'airflow'"),
         ("[broker]\nprefix = 'kbroker:'\n", "must be a text with a {hash tag}"),
         ("[broker]\npriorities = 'high'\n", "must be a list of texts"),
         ("[broker]\npriorities = ['a', 'a']\n", "must be names (letters, digits, '-', '_'), each"),

@@ -12,7 +12,7 @@ import redis
 
 from kbroker.event import Cause, PodEvent, PodState
 from kbroker.keys import LAUNCHERS_GROUP, RedisKeys
-from kbroker.launch_record import LaunchRecords, Published, launch_item
+from kbroker.launch_record import Cancelled, LaunchRecords, Published, launch_item
 from kbroker.message import DeleteMessage, LaunchMessage
 from kbroker.redis_client import Call, run
 from kbroker.task import Attempt, Launch, TaskKey
@@ -129,6 +129,11 @@ class World:
                 )
             )
         )
+
+    def cancel(self) -> Cancelled:
+        call = self.records.cancel(self.launch.digest, "cancelled by ann@laptop")
+        reply: Cancelled = self.run(call)
+        return reply
 
     def finish(
         self,
