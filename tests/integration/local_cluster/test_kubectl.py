@@ -161,3 +161,78 @@ def test_cluster(kubectl: Kubectl) -> None:
     assert "v1.36" in kubectl("version")
     assert kubectl("api-resources", "-o", "name").split()[0]
     assert "default" in kubectl("get", "namespaces")
+
+
+def test_wait_until_deleted(kubectl: Kubectl, client: Client) -> None:
+    client.create(pod("a", "sleep", "60", terminationGracePeriodSeconds=1))
+    kubectl("delete", "pod", "a", "--wait=false")
+    assert kubectl("wait", "--for=delete", "pod/a", "--timeout=15s") in (
+        "",
+        "pod/a condition met\n",
+    )
+    assert client.items() == []
+
+
+def test_label_annotate_and_every_kind_of_patch(kubectl: Kubectl, client: Client) -> None:
+    client.unscheduled("a")
+    assert kubectl("label", "pod", "a", "team=data") == "pod/a labeled\n"
+    assert kubectl("annotate", "pod", "a", "note=x y") == "pod/a annotated\n"
+    for kind, patch in {
+        "merge": '{"metadata": {"labels": {"merge": "1"}}}',
+        "json": '[{"op": "add", "path": "/metadata/labels/json", "value": "1"}]',
+        "strategic": '{"spec": {"containers": [{"name": "base", "image": "other"}]}}',
+    }.items():
+        assert kubectl("patch", "pod", "a", "--type", kind, "-p", patch) == "pod/a patched\n"
+    after = client.pod("a")
+    assert after["metadata"]["labels"] == {"team": "data", "merge": "1", "json": "1"}
+    assert after["metadata"]["annotations"] == {"note": "x y"}
+    assert after["spec"]["containers"][0]["image"] == "other"
+    assert kubectl("label", "pod", "a", "team-") == "pod/a unlabeled\n"
+
+
+def test_what_kubectl_makes_itself(kubectl: Kubectl, client: Client) -> None:
+    """It sends these as protobuf."""
+    kubectl("create", "secret", "generic", "s", "--from-literal=k=hush")
+    assert kubectl("get", "secret", "s", "-o", "jsonpath={.data.k}") == "aHVzaA=="
+    kubectl("create", "configmap", "c", "--from-literal=k=v")
+    assert kubectl("get", "cm", "c", "-o", "jsonpath={.data.k}") == "v"
+    kubectl("create", "quota", "q", "--hard=pods=1")
+    client.unscheduled("a")
+    told = kubectl("create", "-f", "-", given=yaml.safe_dump(pod("b")), code=1)
+    assert "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1" in told
+    assert re.search(r"^pods +1 +1$", kubectl("describe", "quota", "q"), re.MULTILINE)
+    client.delete("a", {"gracePeriodSeconds": 0})
+    assert kubectl("get", "quota", "q", "-o", "jsonpath={.status.used.pods}") == "0"
+
+
+def test_roles_bindings_and_tokens(kubectl: Kubectl, client: Client) -> None:
+    kubectl("create", "serviceaccount", "robot")
+    kubectl("create", "role", "reader", "--verb=get,list", "--resource=pods,pods/log")
+    robot = f"system:serviceaccount:{client.namespace}:robot"
+    assert kubectl("auth", "can-i", "list", "pods", "--as", robot, code=1) == ""
+    where = f"--serviceaccount={client.namespace}:robot"
+    kubectl("create", "rolebinding", "robot-reads", "--role=reader", where)
+    assert kubectl("auth", "can-i", "list", "pods", "--as", robot) == "yes\n"
+    kubectl("auth", "can-i", "create", "pods", "--as", robot, code=1)
+    assert "pods/log" in kubectl("auth", "can-i", "--list", "--as", robot)
+    token = kubectl("create", "token", "robot").strip()
+    as_robot = Client(client.cluster, client.namespace, token)
+    assert as_robot.items() == []
+    refused = as_robot.refused(pod("a"))
+    assert refused.status == 403
+    assert refused.message == (
+        f'pods is forbidden: User "{robot}" cannot create resource "pods" in API group "" in the '
+        f'namespace "{client.namespace}"'
+    )
+    assert "kubernetes-admin" in kubectl("auth", "whoami")
+    kubectl("delete", "serviceaccount", "robot")
+    assert as_robot.get("pods").status == 401
+
+
+def test_what_there_is(kubectl: Kubectl) -> None:
+    resources = kubectl("api-resources", "-o", "name").split()
+    assert {"pods", "roles.rbac.authorization.k8s.io"} <= set(resources)
+    assert "v1" in kubectl("api-versions").split()
+    policy = "validatingadmissionpolicy/kbroker-create-before"
+    assert kubectl("get", policy, "-o", "name").endswith(f"{policy.partition('/')[2]}\n")
+    assert "default" in kubectl("get", "serviceaccounts", "-o", "name")

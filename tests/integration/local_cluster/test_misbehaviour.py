@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kbroker.errors import ClusterError
+from kbroker.local.cluster_process import LocalCluster
 from tests.integration.local_cluster.client import Client, pod, poll, waiting
 
 
@@ -126,3 +128,87 @@ def test_node_loss_can_be_played(client: Client) -> None:
     client.cluster.admin.post(f"/_local/pods/{client.namespace}/a/status", lost)
     assert client.delete("a").status == 200
     assert client.get("pods", "a").status == 404
+
+
+@pytest.mark.parametrize(
+    ("distribution", "least"),
+    [({"min_ms": 200, "max_ms": 210}, 0.2), ({"p50_ms": 300, "p99_ms": 301}, 0.29)],
+)
+def test_latency_from_a_distribution(
+    client: Client, distribution: dict[str, float], least: float
+) -> None:
+    misbehave(client, {"latency": distribution}, times=1)
+    begun = time.monotonic()
+    client.create(waiting("a"))
+    assert time.monotonic() - begun >= least
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_proxys_answer_is_no_status_object(client: Client, status: int) -> None:
+    misbehave(client, {"status": status, "plain": True, "message": "bad gateway"}, times=1)
+    answer = client.refused(waiting("a"))
+    assert (answer.status, answer.body) == (status, b"bad gateway\n")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    misbehave(client, {"status": status}, times=1)
+    assert client.refused(waiting("a")).json["kind"] == "Status"
+
+
+def test_a_muted_watch_has_bookmarks_only(client: Client) -> None:
+    with client.watch(allowWatchBookmarks="true") as watch:
+        client.cluster.admin.post("/_local/watches", {"action": "mute"})
+        client.unscheduled("a")
+        version = int(client.pod("a")["metadata"]["resourceVersion"])
+        for event in watch:
+            assert event["type"] == "BOOKMARK"
+            if int(event["object"]["metadata"]["resourceVersion"]) >= version:
+                break
+
+
+def test_a_namespace_that_is_held_stays_terminating(client: Client) -> None:
+    admin = client.cluster.admin
+    other = Client(client.cluster, f"{client.namespace}-held")
+    where = f"/api/v1/namespaces/{other.namespace}"
+    admin.post("/api/v1/namespaces", {"metadata": {"name": other.namespace}})
+    admin.post("/_local/namespaces", {"hold": True})
+    try:
+        client.call("DELETE", where)
+        assert admin.get(where)["status"]["phase"] == "Terminating"
+        refused = other.refused(waiting("a"))
+        assert refused.status == 403
+        assert "because it is being terminated" in refused.message
+    finally:
+        admin.post("/_local/namespaces", {"hold": False})
+    assert client.call("GET", where).status == 404
+
+
+def test_a_quota_by_order(client: Client) -> None:
+    client.cluster.admin.post("/_local/quota", {"namespace": client.namespace, "pods": 1})
+    client.unscheduled("a")
+    assert "exceeded quota" in client.refused(waiting("b")).message
+    client.cluster.admin.post("/_local/quota", {"namespace": client.namespace, "pods": None})
+    client.unscheduled("b")
+
+
+def test_restored_from_an_earlier_state(tmp_path: Path) -> None:
+    with LocalCluster(tmp_path, bookmark_interval=0.2) as cluster:
+        client = Client(cluster)
+        client.unscheduled("stays")
+        client.unscheduled("comes-back")
+        client.create(pod("runs", "sleep", "60"))
+        client.phase("runs", "Running")
+        taken = cluster.admin.post("/_local/snapshot", {})["resourceVersion"]
+        client.delete("comes-back")
+        client.unscheduled("goes")
+        client.create(pod("ends", "sleep", "60"))
+        client.phase("ends", "Running")
+        newer = int(client.get("pods").json["metadata"]["resourceVersion"])
+        with client.watch(resourceVersion=newer) as watch:
+            assert cluster.admin.post("/_local/restore", {})["resourceVersion"] == taken
+            assert list(watch) == []  # it was cut
+        assert sorted(client.items()) == ["comes-back", "runs", "stays"]
+        assert int(client.get("pods").json["metadata"]["resourceVersion"]) < newer
+        # Nobody hears of what the backup does not have; its version answers nothing.
+        with client.watch(resourceVersion=newer, timeoutSeconds=1) as watch:
+            assert list(watch) == []
+        assert client.pod("runs")["status"]["phase"] == "Running"
+        client.unscheduled("goes")
