@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test conformance lint types contracts check format bench-broker clean
+.PHONY: help venv demo test conformance lint types contracts check format bench-broker bench-cluster clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ contracts: $(VENV)/.dev ## Check who imports whom
 
 bench-broker: $(VENV)/.dev ## Measure what the broker costs
 	$(BIN)/python -m tests.benchmarks.broker
+
+bench-cluster: $(VENV)/.dev ## Measure what the local cluster can take
+	$(BIN)/python -m tests.benchmarks.cluster
 
 check: lint types contracts test ## All of the above
 
