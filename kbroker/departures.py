@@ -46,6 +46,11 @@ class Departures:
         """Nobody wants it any more."""
         self._revoked.append((tracked, reason))
 
+    @property
+    def revoking(self) -> bool:
+        """Whether permissions are still to be taken back."""
+        return bool(self._revoked)
+
     def withdraw(self) -> bool:
         """Take back the permission for what was revoked; False when the lease is not ours.
 

@@ -125,6 +125,8 @@ class KubernetesExecutor:
         """
         told = True
         try:
+            while self._departures.revoking and self._departures.withdraw():
+                pass
             self._finish()
             self.scheduler.leave(remove_stream=not len(self._launches))
         except BrokerUnavailableError as error:
@@ -220,12 +222,19 @@ class KubernetesExecutor:
 
         No event follows. Returns whether the task was known and not final.
         """
-        tracked = self._launches.newest(key)
-        if tracked is None or tracked.phase is Phase.DONE:
-            return False
-        self._revoke(tracked, reason)
+        return self.revoke_all([key], reason) == 1
+
+    def revoke_all(self, keys: Iterable[TaskKey], reason: str = "revoked by the scheduler") -> int:
+        """The same for many tasks: `core.publish_batch` now, the rest with the next heartbeats.
+
+        Returns how many were known and not final.
+        """
+        found = [tracked for key in keys if (tracked := self._launches.newest(key)) is not None]
+        wanted = [tracked for tracked in found if tracked.phase is not Phase.DONE]
+        for tracked in wanted:
+            self._revoke(tracked, reason)
         self._guarded(self._withdraw)
-        return True
+        return len(wanted)
 
     def get_event_buffer(
         self, dag_ids: Collection[str] | None = None, *, keep_pods: bool = False

@@ -30,6 +30,8 @@ class LaunchView:
         owner: id of the executor that wants it.
         reason: why it waits or failed; "" for none.
         age: seconds since it was published.
+        cluster: name of the cluster.
+        digest: names its record in Redis.
     """
 
     key: TaskKey
@@ -41,10 +43,12 @@ class LaunchView:
     owner: str
     reason: str
     age: float
+    cluster: str = ""
+    digest: str = ""
 
 
 def launches(client: redis.Redis, keys: RedisKeys, limit: int = 10_000) -> list[LaunchView]:
-    """The wanted launches, the oldest first.
+    """The wanted launches, the oldest first; `limit` of them, or all with 0.
 
     Raises:
         BrokerUnavailableError: Redis is away.
@@ -56,7 +60,11 @@ def launches(client: redis.Redis, keys: RedisKeys, limit: int = 10_000) -> list[
             pipe.hgetall(keys.task(digest.decode()))
         hashes = pipe.execute()
         seconds, _ = client.time()
-    views = (_view(fields, float(seconds)) for fields in hashes if fields)
+    views = (
+        _view(digest.decode(), fields, float(seconds))
+        for digest, fields in zip(digests, hashes, strict=True)
+        if fields
+    )
     return [view for view in views if view is not None]
 
 
@@ -93,7 +101,7 @@ def launch_times(
     return [LaunchTimes(*(at and int(at) / 1000 for at in reply)) for reply in replies]
 
 
-def _view(fields: dict[bytes, bytes], now: float) -> LaunchView | None:
+def _view(digest: str, fields: dict[bytes, bytes], now: float) -> LaunchView | None:
     try:
         record = Record.from_hash(fields)
         key = TaskKey.from_list(orjson.loads(fields[b"key"]))
@@ -111,4 +119,6 @@ def _view(fields: dict[bytes, bytes], now: float) -> LaunchView | None:
         owner=record.owner,
         reason=record.dead or (event.message or "" if event is not None else ""),
         age=max(0.0, now - int(fields.get(b"published_at", b"0")) / 1000),
+        cluster=fields.get(b"cluster", b"").decode(),
+        digest=digest,
     )

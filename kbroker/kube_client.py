@@ -191,6 +191,15 @@ class KubeClient:
                 async for piece in response.content.iter_any():
                     yield piece
 
+    async def pod_events(self, namespace: str, name: str, uid: str) -> bytes:
+        """The events about one pod: an EventList as JSON.
+
+        See https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/.
+        """
+        fields = f"involvedObject.name={name}" + (f",involvedObject.uid={uid}" if uid else "")
+        query = urlencode({"fieldSelector": fields})
+        return await self._request("GET", f"{_path(namespace, 'events', '')}?{query}")
+
     # Secrets.
 
     async def create_secret(self, namespace: str, manifest: dict[str, Any]) -> None:

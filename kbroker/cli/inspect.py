@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kbroker.cli import options, preflight
+from kbroker.cli.completion import complete_run, complete_task
 from kbroker.cli.examples import examples
+from kbroker.cli.selection import is_called, matches
 from kbroker.cli.text import one_line, plain_console
 from kbroker.errors import BrokerUnavailableError, ClusterError, UsageError
 from kbroker.inspection import LaunchView, launches
@@ -30,14 +32,37 @@ if TYPE_CHECKING:
 _PAGE = 500
 _LOOK_AGAIN = 0.5
 _POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_STATES = ("published", "parked", "waiting", "pending", "running", "succeeded", "failed")
 _COLUMNS = ("TASK", "STATE", "ATTEMPT", "AGE", "POD", "REASON")
 
 
 @examples(
     "kbroker ps",
+    "kbroker ps 'extract-*' --run nightly --state running",
     """kbroker ps --json | jq '.[] | select(.state == "waiting")'""",
 )
 def ps(
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TASK]...",
+            help="Only these: task ids, dag.task, launch ids, or patterns.",
+            show_default=False,
+            autocompletion=complete_task,
+        ),
+    ] = None,
+    run_id: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run",
+            help="Only of this run; id or pattern.",
+            metavar="RUN_ID",
+            autocompletion=complete_run,
+        ),
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Only in this state.", metavar="STATE")
+    ] = None,
     json: options.Json = False,
     config: options.ConfigFile = None,
     settings: options.Settings = None,
@@ -47,17 +72,28 @@ def ps(
     A state is published (no launcher has taken it), parked or waiting (no pod yet),
     pending (its container has not started), running, succeeded or failed (and not
     yet taken note of by its executor).
+
+    Exit code: 0, 1 when Redis is away, 2 for a wrong command line.
     """
+    unknown = set(state or ()) - set(_STATES)
+    if unknown:
+        raise UsageError(f"--state {min(unknown)!r}: must be one of {', '.join(_STATES)}")
     given = options.configuration(config, settings)
     preflight.require_redis(given)
-    found = _launches(given)
+    found = [
+        view
+        for view in _launches(given)
+        if (not tasks or any(matches(view, name) for name in tasks))
+        and (not run_id or any(is_called(view.key.run_id, run) for run in run_id))
+        and (not state or view.state in state)
+    ]
     if json:
         documents = [{**dataclasses.asdict(v), "key": v.key.as_list()} for v in found]
         sys.stdout.buffer.write(orjson.dumps(documents, option=orjson.OPT_INDENT_2) + b"\n")
         sys.stdout.flush()
         return
     if not found:
-        typer.echo("nothing is wanted")
+        typer.echo("nothing of that is wanted" if tasks or run_id or state else "nothing is wanted")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in _COLUMNS:
@@ -87,7 +123,12 @@ def _widest(found: list[LaunchView]) -> int:
 @examples("kbroker logs extract -f", "kbroker logs dag-extract-0f3a9c... --tail 20")
 def logs(
     task: Annotated[
-        str, typer.Argument(metavar="TASK_OR_POD", help="A task's id, or a pod's name.")
+        str,
+        typer.Argument(
+            metavar="TASK_OR_POD",
+            help="A task's id, or a pod's name.",
+            autocompletion=complete_task,
+        ),
     ],
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Wait for its start, and for more.")
@@ -103,6 +144,8 @@ def logs(
 
     Of a task with several pods the newest one counts. Pods of finished tasks are
     deleted, and their logs with them, unless kubernetes.delete_worker_pods is false.
+
+    Exit code: 0, 1 when there is no such pod or no cluster, 2 for a wrong command line.
     """
     given = options.configuration(config, settings, kubeconfig, namespace)
     asyncio.run(_print_log(given, task, container, follow, tail))

@@ -39,6 +39,8 @@ def up(
     """Start them and print how to use them: lines for a shell to evaluate.
 
     The cluster runs containers as processes of this user: nothing is isolated.
+
+    Exit code: 0, or 1 when they do not come up.
     """
     if foreground:
         supervisor.serve(folder, lambda state: _show(state, json))
@@ -49,7 +51,10 @@ def up(
 @app.command()
 @examples("kbroker local down")
 def down(folder: Folder = _DEFAULT) -> None:
-    """Stop what `up` started, and every pod with it."""
+    """Stop what `up` started, and every pod with it.
+
+    Exit code: 0, or 1 when nothing is up.
+    """
     if not supervisor.stop(folder):
         raise KbrokerError(f"nothing is up in {folder}")
     typer.echo("stopped", err=True)

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 import kbroker
+from kbroker.cli.command_groups import GroupedCommands
 from kbroker.cli.examples import examples
 from kbroker.cli.text import one_line
 from kbroker.errors import KbrokerError, MissingExtraError
@@ -38,7 +39,10 @@ def _version(wanted: bool) -> None:
 
 def _application() -> typer.Typer:
     from kbroker.cli import (  # noqa: PLC0415 - may need extras
+        cancel,
         config,
+        dead,
+        describe,
         inspect,
         local,
         render,
@@ -47,6 +51,7 @@ def _application() -> typer.Typer:
     )
 
     app = typer.Typer(
+        cls=GroupedCommands,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -64,13 +69,21 @@ def _application() -> typer.Typer:
             typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
         ] = False,
     ) -> None:
-        """Run tasks as Kubernetes pods through a broker."""
+        """Run tasks as Kubernetes pods through a broker.
+
+        Exit codes: 0 for success, 1 for a failure, 2 for a wrong command line or
+        configuration, 130 after Ctrl-C; each command's help tells its own.
+        With --install-completion a shell completes commands, tasks and runs.
+        """
 
     app.command()(run.run)
     app.command()(run.demo)
     app.command()(render.render)
     app.command()(inspect.ps)
     app.command()(inspect.logs)
+    app.command()(describe.describe)
+    app.command()(cancel.cancel)
+    app.add_typer(dead.app, name="dead")
     app.add_typer(config.app, name="config")
     app.add_typer(local.app, name="local")
     app.command()(workers.launcher)

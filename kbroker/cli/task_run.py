@@ -312,14 +312,15 @@ class TaskRun:
 
     def _cancel(self, tasks: list[TaskProgress]) -> None:
         unfinished = [task for task in tasks if not task.state.final]
+        if not unfinished:
+            return
         for task in unfinished:
             self.memory.dropped(task.spec.id, task.tries)
         self.memory.commit()  # else a resumed run would take them for withdrawn by others
+        wanted = [task.launch.key for task in unfinished if task.spec.id not in self._delayed]
+        self.executor.revoke_all(wanted, "cancelled by the user")
         for task in unfinished:
-            if task.spec.id in self._delayed:
-                self._delayed.discard(task.spec.id)
-            else:
-                self.executor.revoke(task.launch.key, "cancelled by the user")
+            self._delayed.discard(task.spec.id)
             self._enter(task, State.CANCELLED)
 
     # What is to be seen.

@@ -28,6 +28,9 @@ def launcher(
     """Create and delete pods for executors; start as many as you like, anywhere.
 
     The same as `dramatiq workers.launcher`. Processes, not threads, add throughput.
+
+    Exit code: 0 after SIGTERM or SIGINT, 1 when Redis or the cluster cannot be used, 2 for
+    a wrong command line.
     """
     given = options.configuration(config, settings, kubeconfig, namespace)
     _require(given, preflight.LAUNCHER_VERBS, wait)
@@ -45,7 +48,11 @@ def watcher(
     namespace: options.Namespace = None,
     wait: options.Wait = 0.0,
 ) -> None:
-    """Tell executors what happens to their pods; a second one stands by."""
+    """Tell executors what happens to their pods; a second one stands by.
+
+    Exit code: 0 after SIGTERM or SIGINT, 1 when Redis or the cluster cannot be used, 2 for
+    a wrong command line.
+    """
     given = options.configuration(config, settings, kubeconfig, namespace)
     _require(given, preflight.WATCHER_VERBS, wait)
     _become(given, worker_process.WATCHER)

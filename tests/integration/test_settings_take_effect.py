@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -67,7 +68,7 @@ TABLE: list[tuple[str, Observe, tuple[Any, Any], tuple[Any, Any]]] = [
     ("core.launch_timeout", expires_in, (60.0, 60), (0.0, None)),
     ("core.publish_batch", published, (3, 3), (1000, 5)),
     ("core.event_batch", taken, (1, 1), (1000, 3)),
-    ("broker.url", connected, (..., True), (..., True)),
+    ("broker.url", connected, ("/0", True), ("/1", False)),
     ("broker.prefix", prefixed, ("{x}:", True), ("{y}:", False)),
     ("broker.socket_timeout", partial(patience, wait=ask_as_worker), (0.2, True), (1.0, False)),
     ("broker.scheduler_timeout", partial(patience, wait=beat), (0.2, True), (1.0, False)),
@@ -174,6 +175,12 @@ def test_every_setting_is_proven() -> None:
     assert [name for name, *_ in TABLE] == list(KubeConfig().values())
 
 
+@pytest.mark.parametrize(("one", "other"), [pytest.param(*row[2:], id=row[0]) for row in TABLE])
+def test_a_proof_has_two_values_and_expects_something_else_of_each(one: Any, other: Any) -> None:
+    assert one[0] != other[0]
+    assert one[1] != other[1]
+
+
 @pytest.mark.parametrize(
     ("name", "observe", "value", "expected"),
     [
@@ -186,7 +193,7 @@ def test_it_takes_effect(
     redis_url: str, tmp_path: Any, name: str, observe: Observe, value: Any, expected: Any
 ) -> None:
     if name == "broker.url":
-        value = redis_url
+        value = urlsplit(redis_url)._replace(path=value).geturl()
     if value == "TEMPLATE":
         value = str(tmp_path / "template.yaml")
         container = {"name": "base", "image": "of-the-template"}

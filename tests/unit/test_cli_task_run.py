@@ -53,10 +53,10 @@ class Executor:
             self.adopted.append((request.key, request.launch_id))
             self.running.add(request.key)
 
-    def revoke(self, key: TaskKey, reason: str) -> None:
+    def revoke_all(self, keys: list[TaskKey], reason: str) -> None:
         assert reason
-        self.revoked.append(key)
-        self.running.discard(key)
+        self.revoked += keys
+        self.running -= set(keys)
 
     def not_launched(self) -> list[TaskKey]:
         return self.without_pod
@@ -322,7 +322,7 @@ def test_fail_fast_stops_retries_and_says_so() -> None:
 def test_a_cancelled_try_is_given_up_on_disk_first() -> None:
     memory = Memory()
     run, executor = run_of(TaskSpec("a", ("x",)), memory=memory)
-    executor.revoke = lambda key, reason: seen.append(list(memory.disk))  # type: ignore[method-assign]
+    executor.revoke_all = lambda _keys, _reason: seen.append(list(memory.disk))  # type: ignore[method-assign]
     seen: list[Any] = []
     run.cancel_all()
     assert seen == [[("try", "a", 1), ("drop", "a", 1)]]

@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 
 from kbroker.local.cluster import discovery, faults, reviews
-from kbroker.local.cluster.failure import Failure
+from kbroker.local.cluster.failure import Failure, invalid
 from kbroker.local.cluster.listing import page, selected
 from kbroker.local.cluster.node import Node
 from kbroker.local.cluster.pod_log import PodLogs
@@ -104,13 +104,17 @@ class Api:
             return await self._watch(request, call)
         if call.verb == "list":
             return answer(page(self.store, call))
+        if call.subresource == "token":
+            return self._token(call, body)
+        with self.store.trial() if _dry_run(call, body) else contextlib.nullcontext():
+            return self._written(request, call, body)
+
+    def _written(self, request: web.Request, call: Call, body: Any) -> web.Response:
         if call.verb == "deletecollection":
             for stored in selected(self.store, call):
                 name = stored.object["metadata"]["name"]
                 self.resources.delete(call.resource, call.namespace, name, _options(call, body))
             return answer(_SUCCESS)
-        if call.subresource == "token":
-            return self._token(call, body)
         if call.subresource == "binding":
             self.resources.bind(call.namespace, call.name, body)
             return answer(_SUCCESS, 201)
@@ -198,6 +202,21 @@ def _name(body: Any) -> str:
     """The name in a created object."""
     metadata = body.get("metadata") if isinstance(body, dict) else None
     return str(metadata.get("name") or "") if isinstance(metadata, dict) else ""
+
+
+def _dry_run(call: Call, body: Any) -> bool:
+    """Whether nothing is to be kept, by the query or by a DELETE's options.
+
+    Raises:
+        Failure: 422, a value that does not exist.
+    """
+    given: Any = [call.query["dryRun"]] if "dryRun" in call.query else []
+    if call.verb in ("delete", "deletecollection") and isinstance(body, dict):
+        given = body.get("dryRun") or given
+    if given in ([], ["All"]):
+        return bool(given)
+    problem = f'Unsupported value: {orjson.dumps(given).decode()}: supported values: "All"'
+    raise invalid(f"{call.verb.title()}Options", "", [("dryRun", problem)])
 
 
 def _options(call: Call, body: Any) -> dict[str, Any]:

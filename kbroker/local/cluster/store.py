@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import uuid
 from collections import OrderedDict, defaultdict, deque
@@ -105,6 +106,7 @@ class Store:
         self._history: dict[str, deque[Change]] = defaultdict(deque)
         self._compacted: dict[str, int] = defaultdict(int)
         self._floor = 0  # of all resources
+        self._trial = False
         self._listeners: dict[str, list[Callable[[Change], None]]] = defaultdict(list)
         self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
         self._snapshot_numbers = itertools.count(1)
@@ -165,6 +167,18 @@ class Store:
         metadata = content["metadata"]
         del self._objects[resource][metadata.get("namespace", ""), metadata["name"]]
         return self._changed("DELETED", resource, content, before)
+
+    @contextlib.contextmanager
+    def trial(self) -> Iterator[None]:
+        """A dry run: what changes within is undone afterwards, and nobody is told of it."""
+        before = self._objects
+        self._objects = defaultdict(dict, {name: dict(held) for name, held in before.items()})
+        self._trial = True
+        try:
+            yield
+        finally:
+            self._objects = before
+            self._trial = False
 
     def since(self, resource: str, version: int) -> list[Change]:
         """The changes of a resource after a version.
@@ -264,6 +278,8 @@ class Store:
     def _changed(
         self, change_type: str, resource: str, content: Object, before: Stored | None
     ) -> Stored:
+        if self._trial:
+            return Stored(before.version if before else 0, content)
         self.version += 1
         content["metadata"]["resourceVersion"] = str(self.version)
         stored = Stored(self.version, content)
