@@ -21,8 +21,8 @@ from kbroker.errors import BrokerUnavailableError, LeaseLostError
 from kbroker.event import Outcome, PodEvent, PodState
 from kbroker.kube_config import KubeConfig
 from kbroker.kube_scheduler import AirflowKubernetesScheduler, Job
-from kbroker.launch_record import Published, Refused
 from kbroker.launch_registry import LaunchRegistry
+from kbroker.launch_reply import Published, Refused
 from kbroker.lease import LeaseState
 from kbroker.message import LaunchMessage, LaunchRequest
 from kbroker.publish_queue import PublishQueue

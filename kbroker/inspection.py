@@ -11,7 +11,7 @@ import redis
 
 from kbroker.errors import MessageError, TaskError
 from kbroker.keys import RedisKeys
-from kbroker.launch_record import Record
+from kbroker.launch_reply import Record
 from kbroker.redis_client import availability
 from kbroker.task import Launch, TaskKey
 

@@ -17,7 +17,8 @@ from kbroker import naming
 from kbroker.event import PodEvent
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import Adopted, LaunchRecords, Missing, Published, Refused
+from kbroker.launch_record import LaunchRecords
+from kbroker.launch_reply import Adopted, Missing, Published, Refused
 from kbroker.lease import Lease, LeaseState
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.redis_client import availability, connect, run

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import redis.asyncio
 
-from kbroker.launch_record import Granted, LaunchRecords, Refused
+from kbroker.launch_record import LaunchRecords
+from kbroker.launch_reply import Granted, Refused
 from kbroker.message import LaunchMessage
 from kbroker.redis_client import run_async
 from kbroker.shared_pace import Moment, SharedPace

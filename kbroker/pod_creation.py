@@ -18,7 +18,8 @@ from kbroker.api_calls import ApiCalls, CallFailed
 from kbroker.errors import ExecutorConfigError, TemplateError
 from kbroker.event import Cause, PodEvent, PodState
 from kbroker.kube_client import ApiError
-from kbroker.launch_record import Refused, launch_item
+from kbroker.launch_record import launch_item
+from kbroker.launch_reply import Refused
 from kbroker.manifests import Manifests
 from kbroker.message import LaunchMessage
 from kbroker.naming import attempt_from_annotations, pod_name

@@ -10,8 +10,8 @@ from typing import Protocol
 from kbroker.departures import Departures
 from kbroker.event import Cause, PodEvent, PodState, Started, vanished
 from kbroker.kube_scheduler import AirflowKubernetesScheduler, evidence
-from kbroker.launch_record import Adopted, Missing, Refused
 from kbroker.launch_registry import LaunchRegistry
+from kbroker.launch_reply import Adopted, Missing, Refused
 from kbroker.task_state import Evidence, Phase, Repair, repair
 from kbroker.tracked import Tracked
 

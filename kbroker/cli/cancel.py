@@ -23,7 +23,8 @@ from kbroker.errors import UsageError
 from kbroker.inspection import LaunchView, launches
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import Cancelled, LaunchRecords
+from kbroker.launch_record import LaunchRecords
+from kbroker.launch_reply import Cancelled
 from kbroker.redis_client import availability, connect, run
 
 SOME_NOT = 1  # exit code: some could not be cancelled

@@ -17,7 +17,8 @@ import orjson
 from kbroker.event import PodEvent
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import LaunchRecords, Published
+from kbroker.launch_record import LaunchRecords
+from kbroker.launch_reply import Published
 from kbroker.lease import Lease
 from kbroker.local.cluster_process import LocalCluster
 from kbroker.message import DeleteMessage, LaunchMessage

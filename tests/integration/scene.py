@@ -14,7 +14,8 @@ from kbroker.event import Cause, PodEvent, PodState, Started
 from kbroker.executor import KubernetesExecutor
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import Granted, LaunchRecords
+from kbroker.launch_record import LaunchRecords
+from kbroker.launch_reply import Granted
 from kbroker.lease import Lease
 from kbroker.message import LaunchMessage
 from kbroker.redis_client import connect, run

@@ -113,7 +113,9 @@ def test_the_readmes_own_tasks(folder: Path, cluster: dict[str, str]) -> None:
     run_script(own, folder, KUBECONFIG=cluster["KUBECONFIG"])
 
 
-@pytest.mark.parametrize("page", ["configuration.md", "pod-templates.md", "real-cluster.md"])
+@pytest.mark.parametrize(
+    "page", ["command-line.md", "configuration.md", "pod-templates.md", "real-cluster.md"]
+)
 def test_the_commands_of_a_page_with_a_cluster(
     page: str, folder: Path, cluster: dict[str, str]
 ) -> None:
@@ -164,6 +166,7 @@ def test_the_examples_of_pod_templates(tmp_path: Path) -> None:
 def test_no_command_is_left_out() -> None:
     """Commands stand in `sh` blocks, which are run, or are named above."""
     run = {
+        "command-line.md",
         "configuration.md",
         "pod-templates.md",
         "quickstart.md",

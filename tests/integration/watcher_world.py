@@ -19,7 +19,8 @@ from kbroker.event import PodEvent, PodState
 from kbroker.keys import RedisKeys
 from kbroker.kube_client import KubeClient
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import Granted, LaunchRecords, Published
+from kbroker.launch_record import LaunchRecords
+from kbroker.launch_reply import Granted, Published
 from kbroker.lease import Lease
 from kbroker.local.cluster_process import LocalCluster
 from kbroker.message import LaunchMessage

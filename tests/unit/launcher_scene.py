@@ -12,7 +12,7 @@ import orjson
 from kbroker.api_calls import ApiCalls
 from kbroker.errors import ClusterError
 from kbroker.kube_client import ApiError
-from kbroker.launch_record import Refused
+from kbroker.launch_reply import Refused
 from kbroker.launcher_identity import LauncherIdentity
 from kbroker.manifests import Manifests
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage

@@ -9,7 +9,7 @@ import pytest
 from kbroker.event import Cause, PodEvent, PodState, Started
 from kbroker.launch_detail import Detail, Message
 from kbroker.launch_explanation import explain
-from kbroker.launch_record import Record
+from kbroker.launch_reply import Record
 from kbroker.result_stream import WatchProgress
 from kbroker.task import Launch, TaskKey
 

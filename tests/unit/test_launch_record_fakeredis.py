@@ -6,7 +6,7 @@ import fakeredis
 import pytest
 
 from kbroker.event import PodState, Started
-from kbroker.launch_record import Adopted, Granted, Published, Refused
+from kbroker.launch_reply import Adopted, Granted, Published, Refused
 from tests.integration.launch_record.world import World
 
 

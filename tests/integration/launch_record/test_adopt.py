@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kbroker.event import PodEvent, PodState, Started
-from kbroker.launch_record import Adopted, Granted, Missing, Refused
+from kbroker.launch_reply import Adopted, Granted, Missing, Refused
 from tests.integration.launch_record.world import LEADER_TOKEN, PLACE, WINDOW, World
 
 TERMS = {"token": LEADER_TOKEN, "leader": "watcher-1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kbroker.event import Cause, PodEvent, PodState, Started
-from kbroker.launch_record import Adopted
+from kbroker.launch_reply import Adopted
 from tests.integration.launch_record.world import RECORD_TTL, World
 
 BY = "cancelled by ann@laptop"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kbroker.event import PodState, Started
-from kbroker.launch_record import Granted, Refused
+from kbroker.launch_reply import Granted, Refused
 from tests.integration.launch_record.world import WINDOW, World
 
 

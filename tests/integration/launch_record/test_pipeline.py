@@ -6,7 +6,7 @@ import pytest
 
 from kbroker.errors import BrokerUnavailableError, ConfigError
 from kbroker.event import PodState
-from kbroker.launch_record import Granted, Published, Refused
+from kbroker.launch_reply import Granted, Published, Refused
 from kbroker.lease import Lease
 from kbroker.redis_client import connect, connect_async, run, run_async
 from kbroker.result_stream import ResultStream, read_picture, read_watch

@@ -16,7 +16,8 @@ import pytest
 import redis
 
 from kbroker.event import Cause, PodEvent, PodState, Started
-from kbroker.launch_record import Adopted, Granted, Missing, Published, removal_item
+from kbroker.launch_record import removal_item
+from kbroker.launch_reply import Adopted, Granted, Missing, Published
 from kbroker.message import DeleteMessage, Removal
 from kbroker.redis_client import connect
 from kbroker.task_state import PHASE_OF, Phase, Step, View, next_step

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from kbroker.event import PodState, Started
-from kbroker.launch_record import Granted, Published, Refused
+from kbroker.launch_reply import Granted, Published, Refused
 from kbroker.message import LaunchMessage
 from tests.integration.launch_record.world import WINDOW, World
 

@@ -12,7 +12,8 @@ import redis
 
 from kbroker.event import Cause, PodEvent, PodState
 from kbroker.keys import LAUNCHERS_GROUP, RedisKeys
-from kbroker.launch_record import Cancelled, LaunchRecords, Published, launch_item
+from kbroker.launch_record import LaunchRecords, launch_item
+from kbroker.launch_reply import Cancelled, Published
 from kbroker.message import DeleteMessage, LaunchMessage
 from kbroker.redis_client import Call, run
 from kbroker.task import Attempt, Launch, TaskKey
