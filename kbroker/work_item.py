@@ -7,8 +7,9 @@ way it is worked on alike and ends in exactly one of the outcomes below, which
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -20,6 +21,8 @@ from kbroker.naming import pod_name
 from kbroker.queue_entry import QueueEntry
 from kbroker.redis_client import Call
 from kbroker.task import Launch, TaskKey
+
+M = TypeVar("M", DeleteMessage, SecretMessage)
 
 _PARKING = "parked"
 
@@ -216,15 +219,7 @@ def read_removal(item: WorkItem, cluster: str) -> DeleteMessage | Bury:
     Raises:
         NewerSchemaError: it is for a newer kbroker.
     """
-    try:
-        message = DeleteMessage.from_dict(item.body)
-    except MessageError as error:
-        if type(error) is not MessageError:
-            raise
-        return Bury(str(error))
-    if message.cluster != cluster:
-        return Bury(f"for cluster {message.cluster!r} on the queue of cluster {cluster!r}")
-    return message
+    return _read(item, cluster, DeleteMessage.from_dict)
 
 
 def read_secret(item: WorkItem, cluster: str) -> SecretMessage | Bury:
@@ -233,8 +228,13 @@ def read_secret(item: WorkItem, cluster: str) -> SecretMessage | Bury:
     Raises:
         NewerSchemaError: it is for a newer kbroker.
     """
+    return _read(item, cluster, SecretMessage.from_dict)
+
+
+def _read(item: WorkItem, cluster: str, read: Callable[[object], M]) -> M | Bury:
+    """A message that is no launch: no task fails with it."""
     try:
-        message = SecretMessage.from_dict(item.body)
+        message = read(item.body)
     except MessageError as error:
         if type(error) is not MessageError:
             raise

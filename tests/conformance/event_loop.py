@@ -40,7 +40,15 @@ class EventLoop:
         self.run(end())
 
     def close(self) -> None:
-        """End the thread."""
+        """End what still runs, such as a proxy's connections, and the thread."""
+
+        async def end() -> None:
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+        self.run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,9 @@ from kbroker.cli import cancel as module
 from kbroker.cli.main import main
 from kbroker.event import PodState
 from kbroker.task import TaskKey
+from tests.integration.in_process import Cli, command
 from tests.integration.scene import Scene, poll
 from tests.integration.stack import ROOT, Stack, running
-
-Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -36,17 +34,7 @@ def scene(redis_url: str) -> Scene:
 @pytest.fixture
 def cli(scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run `kbroker cancel …` in this process: exit code, stdout, stderr."""
-    for name, value in scene.config.as_env().items():
-        monkeypatch.setenv(name, value)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(["cancel", *arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(left.value.code or 0), out, err
-
-    return call
+    return command("cancel", scene, monkeypatch, capsys)
 
 
 ALL = ["r1-extract-a", "r1-extract-b", "r1-load", "r2-load"]

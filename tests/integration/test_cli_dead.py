@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 
 import orjson
 import pytest
 
-from kbroker.cli.main import main
 from kbroker.event import Cause, PodState, Started
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.redis_client import run
+from tests.integration.in_process import Cli, command
 from tests.integration.scene import Scene, key
 
-Cli = Callable[..., tuple[int, str, str]]
 SECRET = "s3cret"
 
 
@@ -28,17 +26,7 @@ def scene(redis_url: str) -> Scene:
 
 @pytest.fixture
 def cli(scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    for name, value in scene.config.as_env().items():
-        monkeypatch.setenv(name, value)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(["dead", *arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(left.value.code or 0), out, err
-
-    return call
+    return command("dead", scene, monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -72,9 +60,9 @@ def test_nothing(scene: Scene, cli: Cli) -> None:
     assert cli("list", "--json")[1] == "[]\n"
     assert cli("purge", "--all")[:2] == (0, "0 forgotten\n")
     assert cli("replay", "--all")[:2] == (0, "")
-    for command in ("show", "replay", "purge"):
+    for step in ("show", "replay", "purge"):
         for name in ("1-0", "nonsense"):
-            code, _, err = cli(command, name)
+            code, _, err = cli(step, name)
             assert (code, "no dead message" in err) == (3, True)
 
 

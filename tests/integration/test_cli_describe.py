@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from kbroker.cli import describe as module
-from kbroker.cli.main import main
 from kbroker.cli.pod_report import PodReport
 from kbroker.event import Cause, PodState, Started
 from kbroker.keys import LAUNCHERS_GROUP
 from kbroker.launch_record import launch_item
 from kbroker.redis_client import run
 from kbroker.task import Attempt
+from tests.integration.in_process import Cli, command
 from tests.integration.scene import Scene, key
-
-Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -30,17 +27,7 @@ def scene(redis_url: str) -> Scene:
 
 @pytest.fixture
 def cli(scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    for name, value in scene.config.as_env().items():
-        monkeypatch.setenv(name, value)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(["describe", *arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(left.value.code or 0), out, err
-
-    return call
+    return command("describe", scene, monkeypatch, capsys)
 
 
 @pytest.fixture

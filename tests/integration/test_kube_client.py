@@ -82,7 +82,11 @@ async def test_the_life_of_a_pod(kube: KubeClient, namespace: str) -> None:
     assert Pod.decode(await kube.patch_pod(namespace, "a", patch)).annotations == {"x": "ä"}
     with pytest.raises(ApiError) as another:
         await kube.patch_pod(namespace, "a", {"metadata": {"uid": "other"}})
-    assert another.value.status == 409
+    assert another.value.status == 422  # a field that cannot change
+    stale = {"metadata": {"uid": "other", "resourceVersion": str(made.resource_version)}}
+    with pytest.raises(ApiError) as changed:
+        await kube.patch_pod(namespace, "a", stale)
+    assert changed.value.status == 409
 
     for uid, version in (("other", None), (made.uid, 1)):
         with pytest.raises(ApiError) as refused:
