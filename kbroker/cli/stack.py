@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from kbroker.cli import preflight, worker_process
+from kbroker.cli import preflight
 from kbroker.cli.deferred import DeferredSignals
 from kbroker.cli.leftovers import wait_until_gone
 from kbroker.errors import BrokerUnavailableError, ClusterError, KbrokerError
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
+from kbroker.local import worker_process
 from kbroker.local.child import die_with_parent
 from kbroker.local.cluster_process import LocalCluster
 from kbroker.local.redis_server import EmbeddedRedis

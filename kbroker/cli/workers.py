@@ -7,9 +7,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from kbroker.cli import options, preflight, worker_process
+from kbroker.cli import options, preflight
 from kbroker.cli.examples import examples
 from kbroker.kube_config import KubeConfig
+from kbroker.local import worker_process
 
 
 @examples(
