@@ -64,7 +64,7 @@ class EventPublisher:
         for start in range(0, len(waiting), _AT_ONCE):
             replies = await run_async(self._client, waiting[start : start + _AT_ONCE])
             if "lease" in replies:
-                raise self._lost()
+                raise self._lost(replies.count("lease"))
 
     async def picture(self) -> dict[str, PodEvent]:
         """The pods that exist as far as Redis knows: name → last event."""
@@ -162,16 +162,36 @@ class EventPublisher:
             lambda reply: str(reply.decode()),
         )
 
+    async def forget(self, gone_for: float) -> list[str]:
+        """Remove the result streams of executors that were silent for `gone_for` seconds.
+
+        Returns:
+            The executors of which nothing is left.
+        """
+        keys = self._records.keys
+        call: Call[list[Any]] = Call(
+            script("forget"),
+            (keys.lease(*self._place), keys.executors),
+            (keys.prefix, self._token, int(gone_for * 1000), _AT_ONCE),
+            list,
+        )
+        held, *forgotten = (await run_async(self._client, [call]))[0]
+        if not held:
+            raise self._lost()
+        return [executor.decode() for executor in forgotten]
+
     async def _step(self, call: Call[bool]) -> None:
         if not (await run_async(self._client, [call]))[0]:
             raise self._lost()
 
     def _checked(self, replies: list[Any]) -> list[str]:
         if "lease" in replies:
-            raise self._lost()
+            raise self._lost(replies.count("lease"))
         return replies
 
-    def _lost(self) -> LeaseLostError:
+    def _lost(self, refused: int = 1) -> LeaseLostError:
         self._waiting.clear()
         cluster, namespace = self._place
-        return LeaseLostError(f"another watcher may lead {cluster}/{namespace} now")
+        return LeaseLostError(
+            f"another watcher may lead {cluster}/{namespace} now: {refused} writes were refused"
+        )

@@ -47,6 +47,7 @@ def _application() -> typer.Typer:
         local,
         render,
         run,
+        soak,
         workers,
     )
 
@@ -86,6 +87,7 @@ def _application() -> typer.Typer:
     app.add_typer(dead.app, name="dead")
     app.add_typer(config.app, name="config")
     app.add_typer(local.app, name="local")
+    app.command()(soak.soak)
     app.command()(workers.launcher)
     app.command()(workers.watcher)
     return app

@@ -1,0 +1,41 @@
+"""What a fault is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kbroker.soak.plan import FaultShape
+from kbroker.soak.stack import SoakStack
+
+Heal = Callable[[], object]
+Begin = Callable[[SoakStack, random.Random], Heal | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that may go wrong.
+
+    Attributes:
+        shape: its name, its lane and how long it lasts.
+        begin: does it; returns how to heal it, where it does not pass by itself.
+        meaning: what happens, in one line.
+    """
+
+    shape: FaultShape
+    begin: Begin
+    meaning: str
+
+
+def fault(
+    name: str,
+    lane: str,
+    begin: Begin,
+    meaning: str,
+    lasts: tuple[float, float] = (0.0, 0.0),
+    *,
+    alone: bool = False,
+) -> Fault:
+    """A fault, written in one line."""
+    return Fault(FaultShape(name, lane, *lasts, alone), begin, meaning)

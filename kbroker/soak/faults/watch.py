@@ -1,0 +1,76 @@
+"""Watches that break."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from kbroker.soak.faults.api import rule
+from kbroker.soak.faults.fault import Begin, Heal, fault
+from kbroker.soak.stack import SoakStack
+
+_LANE = "watch"
+
+
+def _watches(action: str) -> Begin:
+    """Something happens to all open watches."""
+
+    def begin(stack: SoakStack, _rng: random.Random) -> None:
+        stack.cluster.admin.post("/_local/watches", {"action": action})
+
+    return begin
+
+
+def _way(behaviour: str, *arguments: Any) -> Begin:
+    """The watchers' way to the API server behaves so while it lasts."""
+
+    def begin(stack: SoakStack, _rng: random.Random) -> Heal:
+        getattr(stack.watcher_way, behaviour)(*arguments)
+        return stack.watcher_way.behave
+
+    return begin
+
+
+def _compacted(stack: SoakStack, _rng: random.Random) -> Heal:
+    """The watch cannot be resumed: what happened meanwhile shows in a list only."""
+    stack.watcher_way.refuse()
+
+    def heal() -> None:
+        stack.cluster.admin.post("/_local/compact", {})
+        stack.watcher_way.behave()
+
+    return heal
+
+
+def _relist_fails(stack: SoakStack, rng: random.Random) -> Heal:
+    heal = _compacted(stack, rng)
+    failing = rule(stack, {"verb": "list", "resource": "pods"}, {"status": 500})
+    failing.__enter__()
+
+    def end() -> None:
+        heal()
+        failing.__exit__(None, None, None)
+
+    return end
+
+
+FAULTS = [
+    fault("watch_dropped", _LANE, _watches("drop"), "all watches are dropped"),
+    fault("watch_silent", _LANE, _watches("silence"), "no byte comes any more, and no FIN"),
+    fault("watch_bookmarks_only", _LANE, _watches("mute"), "nothing but bookmarks comes", (2, 3)),
+    fault("watch_garbage", _LANE, _watches("garbage"), "a line that is no JSON"),
+    fault("watch_half_line", _LANE, _watches("half_line"), "half a line, then the end"),
+    fault("watch_410_event", _LANE, _watches("error410"), "an ERROR event: 410 Gone"),
+    fault("watch_500_event", _LANE, _watches("error500"), "an ERROR event: 500"),
+    fault(
+        "watch_410_answer",
+        _LANE,
+        _compacted,
+        "the history is compacted while no watch is open: 410 in the answer",
+        (1, 3),
+    ),
+    fault("watch_relist_fails", _LANE, _relist_fails, "the same, and the first list fails", (1, 3)),
+    fault("watch_refused", _LANE, _way("refuse"), "connections are refused", (1, 4)),
+    fault("watch_cut", _LANE, _way("cut_replies", 2), "connections are cut in an answer", (1, 3)),
+    fault("watch_black_hole", _LANE, _way("black_hole"), "nothing comes back", (2, 6)),
+]
