@@ -98,13 +98,12 @@ class Departures:
         )
         for one, exists in zip(batch, present, strict=True):
             removal = one.removal
-            del self._leaving[removal.uid]
-            if not exists and complete[removal.cluster, removal.namespace]:
-                continue
             if exists and now >= one.ask_at:
                 self._scheduler.delete_pod(removal)
                 one.ask_at = now + ASK_AGAIN
-            self._leaving[removal.uid] = one  # at the end: the others get their turn
+            del self._leaving[removal.uid]
+            if exists or not complete[removal.cluster, removal.namespace]:
+                self._leaving[removal.uid] = one  # at the end: the others get their turn
 
     def ask_all_again(self) -> None:
         """Redis may have lost the requests: ask for every pod that is still there."""

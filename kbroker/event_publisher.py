@@ -7,7 +7,7 @@ from typing import Any
 
 import redis.asyncio
 
-from kbroker.errors import LeaseLostError
+from kbroker.errors import BrokerUnavailableError, LeaseLostError
 from kbroker.event import Cause, PodEvent
 from kbroker.launch_record import LaunchRecords
 from kbroker.redis_client import Call, availability, run_async, script
@@ -46,6 +46,7 @@ class EventPublisher:
         self._token = token
         self._leader = leader
         self._waiting: list[Call[str]] = []
+        self._last_put: int | None = None
 
     def put(self, event: PodEvent, *, gone: bool = False) -> None:
         """Have this event applied at the next `flush`.
@@ -55,16 +56,28 @@ class EventPublisher:
             gone: whether the pod does not exist any more.
         """
         self._waiting.append(
-            self._records.apply(event, gone=gone, token=self._token, leader=self._leader)
+            self._records.apply(
+                event,
+                gone=gone,
+                token=self._token,
+                leader=self._leader,
+                after=self._last_put,
+            )
         )
+        self._last_put = event.resource_version
 
     async def flush(self) -> None:
-        """Apply what was put, in order."""
+        """Apply what was put, in order; of what follows one that Redis refused, nothing.
+
+        After a failure a new publisher has to go on from the checkpoint.
+        """
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), _AT_ONCE):
             replies = await run_async(self._client, waiting[start : start + _AT_ONCE])
             if "lease" in replies:
                 raise self._lost(replies.count("lease"))
+            if "gap" in replies:
+                raise BrokerUnavailableError("Redis has lost what was written before")
 
     async def picture(self) -> dict[str, PodEvent]:
         """The pods that exist as far as Redis knows: name → last event."""
@@ -87,12 +100,14 @@ class EventPublisher:
         await self._step(
             self._records.synced(self._place, version, token=self._token, leader=self._leader)
         )
+        self._last_put = version
 
     async def checkpoint(self, version: int) -> None:
         """Everything up to this resource version has been applied."""
         await self._step(
             self._records.checkpoint(self._place, version, token=self._token, leader=self._leader)
         )
+        self._last_put = version
 
     async def condemn(self, verdicts: Sequence[tuple[PodEvent, Cause, str]]) -> list[str]:
         """Ask launchers to stop these pods, remembering why; replies as of `LaunchRecords.condemn`.

@@ -27,16 +27,15 @@ from kbroker.lease import LeaseState
 from kbroker.message import LaunchMessage, LaunchRequest
 from kbroker.publish_queue import PublishQueue
 from kbroker.reconciliation import Reconciliation
+from kbroker.redis_steps import RETRY_AFTER, RedisSteps
 from kbroker.result_stream import Result
 from kbroker.secret_requests import SecretRequests
-from kbroker.task import Launch, TaskKey
+from kbroker.task import TaskKey
 from kbroker.task_state import Phase, Step, next_step
 from kbroker.tracked import Tracked, track
+from kbroker.unclaimed import Unclaimed
 
 log = logging.getLogger(__name__)
-
-# How long Redis is left alone after it did not answer, and a refused publication waits.
-RETRY_AFTER = 1.0
 
 QUEUED, RUNNING, SUCCESS, FAILED = "queued", "running", "success", "failed"
 
@@ -76,14 +75,12 @@ class KubernetesExecutor:
         self._clock = clock
         self._monotonic = monotonic
         self._results: deque[Result] = deque()
+        self._spent: list[str] = []
         self._launches = LaunchRegistry()
         self._ready = PublishQueue()
         self._undelivered: dict[TaskKey, Tracked] = {}
         self._kept: dict[TaskKey, Tracked] = {}
-        self._unclaimed: dict[Launch, list[str]] = {}
         self._lease_due = 0.0
-        self._away_until = 0.0
-        self._away = False
         self.scheduler = AirflowKubernetesScheduler(
             self.config,
             _Put(self._results),
@@ -91,8 +88,10 @@ class KubernetesExecutor:
             own_tasks=self._launches.keys,
             redis=redis,
         )
+        self._redis = RedisSteps(self.scheduler.patience, monotonic)
         self._secrets = SecretRequests(self.config, self.scheduler)
         self._departures = Departures(self.scheduler, monotonic)
+        self._unclaimed = Unclaimed(self.scheduler, monotonic)
         self._reconciliation = Reconciliation(
             self, self.scheduler, self._launches, self._departures, monotonic
         )
@@ -115,7 +114,7 @@ class KubernetesExecutor:
                 )
             time.sleep(0.2)
         self._keep_lease()
-        self._guarded(self._inject_secrets)
+        self._redis.run(self._inject_secrets)
 
     def end(self) -> bool:
         """Leave: hand over what is still running to whoever adopts it.
@@ -139,7 +138,7 @@ class KubernetesExecutor:
         """Revoke everything, then leave."""
         for tracked in self._launches:
             self._revoke(tracked, "the executor was terminated")
-        self._guarded(self._withdraw)
+        self._redis.run(self._withdraw)
         self.end()
 
     # What a scheduler asks for.
@@ -199,11 +198,11 @@ class KubernetesExecutor:
                 tracked.phase, tracked.attempt_known = Phase.PUBLISHED, False
                 self._add(tracked)
                 self.running.add(tracked.key)
-                tracked.entries = self._unclaimed.pop(tracked.attempt.launch, [])
+                tracked.entries = self._unclaimed.claim(tracked.attempt.launch)
                 present = tracked
             named.append((request, present))
         mine = [tracked for _, tracked in named]
-        self._guarded(lambda: self._reconciliation.look_at(mine))
+        self._redis.run(lambda: self._reconciliation.look_at(mine))
         return [
             request
             for request, tracked in named
@@ -214,13 +213,14 @@ class KubernetesExecutor:
         """Look now for launches whose message was lost; returns how many are published again."""
         waiting = [t for t in self._launches if t.phase in (Phase.PUBLISHED, Phase.WAITING)]
         before = len(self._ready)
-        self._guarded(lambda: self._reconciliation.look_at(waiting))
+        self._redis.run(lambda: self._reconciliation.look_at(waiting))
         return len(self._ready) - before
 
     def revoke(self, key: TaskKey, reason: str = "revoked by the scheduler") -> bool:
-        """Stop wanting a task: nothing more is created for it, its pod is removed.
+        """Stop wanting a task: nothing more is created for it, its pods are removed.
 
-        No event follows. Returns whether the task was known and not final.
+        That goes for every launch of the key. No event follows. Returns whether the task was
+        known and not final.
         """
         return self.revoke_all([key], reason) == 1
 
@@ -229,12 +229,12 @@ class KubernetesExecutor:
 
         Returns how many were known and not final.
         """
-        found = [tracked for key in keys if (tracked := self._launches.newest(key)) is not None]
-        wanted = [tracked for tracked in found if tracked.phase is not Phase.DONE]
+        wanted = [t for k in keys for t in self._launches.all_of(k) if t.phase is not Phase.DONE]
+        known = sum(self._launches.is_newest(tracked) for tracked in wanted)
         for tracked in wanted:
             self._revoke(tracked, reason)
-        self._guarded(self._withdraw)
-        return len(wanted)
+        self._redis.run(self._withdraw)
+        return known
 
     def get_event_buffer(
         self, dag_ids: Collection[str] | None = None, *, keep_pods: bool = False
@@ -274,7 +274,7 @@ class KubernetesExecutor:
         tracked = self._launches.newest(key)
         if tracked is None:
             return None
-        if self._away and tracked.phase is not Phase.RUNNING:
+        if self._redis.away and tracked.phase is not Phase.RUNNING:
             return "Redis does not answer"
         full = self.parallelism and len(self.running) >= self.parallelism
         if full and tracked.phase is Phase.BUFFERED:
@@ -284,15 +284,14 @@ class KubernetesExecutor:
     # The scheduler's loop.
 
     def heartbeat(self) -> None:
-        """One turn of the loop: publish what waits, take in what happened. Never waits long.
+        """One turn of the loop: publish what waits, take in what happened.
+
+        It waits for Redis no longer than `broker.scheduler_timeout` + 0.4 seconds in all.
 
         Raises:
             LeaseLostError: another process uses this executor id.
         """
-        self._guarded(self._withdraw)
-        self._guarded(self._inject_secrets)
-        self._guarded(self._publish)
-        self.sync()
+        self._redis.turn((self._withdraw, self._inject_secrets, self._publish, *self._listening))
 
     def sync(self) -> None:
         """Take in a bounded batch of events, and let pods go whose end was handed out.
@@ -300,26 +299,17 @@ class KubernetesExecutor:
         Raises:
             LeaseLostError: another process uses this executor id.
         """
-        self._guarded(self._keep_lease)
-        self._guarded(self._finish)
-        self._guarded(self._take_results)
-        self._guarded(self._reconciliation.turn)
+        self._redis.turn(self._listening)
 
-    def _guarded(self, step: Callable[[], object]) -> None:
-        """Run a step unless Redis is away; its absence is said once and is no error."""
-        if self._monotonic() < self._away_until:
-            return
-        try:
-            step()
-        except BrokerUnavailableError as error:
-            self._away_until = self._monotonic() + RETRY_AFTER
-            if not self._away:
-                log.warning("%s; what is wanted waits here", error, extra={"action": "redis-away"})
-            self._away = True
-        else:
-            if self._away:
-                log.warning("Redis is back", extra={"action": "redis-back"})
-            self._away = False
+    @property
+    def _listening(self) -> tuple[Callable[[], None], ...]:
+        return (
+            self._keep_lease,
+            self._finish,
+            self._take_results,
+            self._reconciliation.turn,
+            self._unclaimed.turn,
+        )
 
     def _keep_lease(self) -> None:
         if self._monotonic() < self._lease_due:
@@ -393,27 +383,27 @@ class KubernetesExecutor:
 
     def _take_results(self) -> None:
         self.scheduler.sync()
-        done: list[str] = []
         while self._results:
             result = self._results.popleft()
             if result.event is None:
                 log.error("%s", result.problem, extra={"action": "unreadable-result"})
-                done.append(result.entry)
+                self._spent.append(result.entry)
             else:
-                self._take_result(result, result.event, done)
-        self.scheduler.discard(done)
+                self._take_result(result, result.event)
+        self.scheduler.discard(self._spent)
+        self._spent = []
 
-    def _take_result(self, result: Result, event: PodEvent, done: list[str]) -> None:
+    def _take_result(self, result: Result, event: PodEvent) -> None:
         tracked = self._launches.get(event.launch)
         if tracked is None:
             # Whoever adopts the launch will want its final event gone with it.
-            self._unclaimed.setdefault(event.launch, []).append(result.entry)
+            self._unclaimed.add(event.launch, result.entry)
             return
         self.take(tracked, event)
         if tracked.phase is Phase.DONE and event.final:
             tracked.entries.append(result.entry)
         else:
-            done.append(result.entry)
+            self._spent.append(result.entry)
 
     def take(self, tracked: Tracked, event: PodEvent) -> None:
         """Apply one event of a launch, as the state machine says."""
@@ -478,6 +468,7 @@ class KubernetesExecutor:
         newest = self._launches.is_newest(tracked)
         self._ready.discard(tracked)
         self._launches.remove(tracked)
+        self._unclaimed.add(tracked.attempt.launch, *tracked.entries)
         if newest:
             self.running.discard(tracked.key)
             self.event_buffer.pop(tracked.key, None)
@@ -489,7 +480,7 @@ class KubernetesExecutor:
         older = self._launches.add(tracked)
         if older is None:
             return
-        # From now on the older launch speaks for nobody; its pod still runs to its end.
+        # From now on the older launch speaks for nobody; it still runs to its end.
         self.running.discard(tracked.key)
         self.event_buffer.pop(tracked.key, None)
         if self._undelivered.pop(tracked.key, None) is not None:

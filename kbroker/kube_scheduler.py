@@ -21,6 +21,7 @@ from kbroker.launch_record import LaunchRecords
 from kbroker.launch_reply import Adopted, Missing, Published, Refused
 from kbroker.lease import Lease, LeaseState
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
+from kbroker.patience import Patience
 from kbroker.redis_client import availability, connect, run
 from kbroker.result_stream import (
     Result,
@@ -86,7 +87,10 @@ class AirflowKubernetesScheduler:
         redis: Any = None,
     ) -> None:
         self.config = config
-        self._redis = redis or connect(config.broker.url, config.broker.scheduler_timeout)
+        self.patience = Patience(config.broker.scheduler_timeout)
+        self._redis = redis or connect(
+            config.broker.url, config.broker.scheduler_timeout, self.patience
+        )
         self.keys = RedisKeys(config.broker.prefix)
         self.records = LaunchRecords(
             self.keys, config.broker.record_ttl, config.kubernetes.create_window
@@ -140,7 +144,12 @@ class AirflowKubernetesScheduler:
             self._redis,
             [
                 self.records.withdraw(
-                    self.lease.token, self.executor_id, attempt, (cluster, namespace), reason
+                    self.lease.token,
+                    self.executor_id,
+                    attempt,
+                    (cluster, namespace),
+                    reason,
+                    pod=naming.pod_name(attempt),
                 )
                 for attempt, cluster, namespace, reason in launches
             ],
@@ -240,6 +249,19 @@ class AirflowKubernetesScheduler:
             pipe.hexists(self.keys.pods(cluster, namespace), pod)
         with availability():
             return [bool(reply) for reply in pipe.execute()] if pods else []
+
+    def given_up(self, launches: Sequence[Launch]) -> list[bool]:
+        """Whether the record of each says that it is over, or not ours; in one pipeline.
+
+        A lost record says nothing: its launch may still be adopted.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for launch in launches:
+            pipe.hmget(self.keys.task(launch.digest), "state", "owner")
+        with availability():
+            replies = pipe.execute() if launches else []
+        ours = [b"wanted", self.executor_id.encode()]
+        return [found[0] is not None and found != ours for found in replies]
 
     def rewind(self) -> None:
         """Read the result stream from its beginning again: Redis may have lost data."""

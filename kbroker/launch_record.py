@@ -110,16 +110,36 @@ class LaunchRecords:
         )
 
     def withdraw(
-        self, token: str, owner: str, attempt: Attempt, place: tuple[str, str], reason: str
+        self,
+        token: str,
+        owner: str,
+        attempt: Attempt,
+        place: tuple[str, str],
+        reason: str,
+        *,
+        pod: str = "",
     ) -> Call[str]:
         """Take the permission back; a pod that exists or appears is removed.
+
+        Args:
+            token: of the executor's lease.
+            owner: the executor's id.
+            attempt: the present one.
+            place: cluster and namespace.
+            reason: why, in words.
+            pod: name of the attempt's pod, to be looked up in the picture where the record is lost.
 
         The reply is "ok", "lease", "owner", "withdrawn" or "final".
         """
         launch = attempt.launch
         return Call(
             script("withdraw"),
-            (self.keys.executor(owner), self.keys.task(launch.digest), self.keys.tasks),
+            (
+                self.keys.executor(owner),
+                self.keys.task(launch.digest),
+                self.keys.tasks,
+                self.keys.pods(*place),
+            ),
             (
                 self.keys.prefix,
                 token,
@@ -131,6 +151,7 @@ class LaunchRecords:
                 reason,
                 self._ttl,
                 self._window,
+                pod,
             ),
             lambda reply: reply[0].decode(),
         )
@@ -306,7 +327,9 @@ class LaunchRecords:
 
     # The leading watcher's calls: nothing is written unless `token` holds its lease.
 
-    def apply(self, event: PodEvent, *, gone: bool, token: str, leader: str) -> Call[str]:
+    def apply(
+        self, event: PodEvent, *, gone: bool, token: str, leader: str, after: int | None = None
+    ) -> Call[str]:
         """Enter a pod event: picture, checkpoint, record and result stream in one step.
 
         Args:
@@ -314,13 +337,17 @@ class LaunchRecords:
             gone: whether the pod does not exist any more.
             token: of the watcher's lease.
             leader: the watcher's name.
+            after: resource version of the event that must have been entered just before.
 
-        The reply is "applied", "lease" (lost: nothing was written), "stale", "final",
-        "unknown" (no record: the picture has it) or "unwanted" (its removal is asked for).
+        The reply is "applied", "lease" (lost: nothing was written), "gap" (the one before was
+        not entered: nothing was written), "stale", "final", "unknown" (no record: the picture
+        has it) or "unwanted" (its removal is asked for).
         """
-        return self._apply(event, token=token, gone=gone, leader=leader)
+        return self._apply(event, token=token, gone=gone, leader=leader, after=after)
 
-    def _apply(self, event: PodEvent, *, token: str, gone: bool, leader: str) -> Call[str]:
+    def _apply(
+        self, event: PodEvent, *, token: str, gone: bool, leader: str, after: int | None = None
+    ) -> Call[str]:
         return Call(
             script("apply"),
             (
@@ -342,6 +369,7 @@ class LaunchRecords:
                 int(gone),
                 leader,
                 self._window,
+                "" if after is None else after,
             ),
             _text,
         )

@@ -18,6 +18,7 @@ class LaunchRegistry:
     def __init__(self) -> None:
         self._by_launch: dict[Launch, Tracked] = {}
         self._newest: dict[TaskKey, Tracked] = {}
+        self._older: dict[TaskKey, list[Tracked]] = {}
 
     def __len__(self) -> int:
         return len(self._by_launch)
@@ -28,6 +29,8 @@ class LaunchRegistry:
     def add(self, tracked: Tracked) -> Tracked | None:
         """Track a launch as its key's newest; returns the one it replaces, if any."""
         older = self._newest.get(tracked.key)
+        if older is not None:
+            self._older.setdefault(tracked.key, []).append(older)
         self._by_launch[tracked.attempt.launch] = tracked
         self._newest[tracked.key] = tracked
         return older
@@ -40,6 +43,11 @@ class LaunchRegistry:
         """The newest launch of a key."""
         return self._newest.get(key)
 
+    def all_of(self, key: TaskKey) -> list[Tracked]:
+        """Every launch of a key that is tracked, the newest last."""
+        newest = self._newest.get(key)
+        return [*self._older.get(key, ()), *([] if newest is None else [newest])]
+
     def is_newest(self, tracked: Tracked) -> bool:
         """Whether this launch speaks for its key."""
         return self._newest.get(tracked.key) is tracked
@@ -49,6 +57,12 @@ class LaunchRegistry:
         self._by_launch.pop(tracked.attempt.launch, None)
         if self.is_newest(tracked):
             del self._newest[tracked.key]
+            return
+        older = self._older.get(tracked.key, [])
+        if tracked in older:
+            older.remove(tracked)
+        if not older:
+            self._older.pop(tracked.key, None)
 
     def keys(self) -> list[TaskKey]:
         """Every key that has a launch."""

@@ -110,8 +110,16 @@ def base_status(pod: Pod) -> ContainerStatus | None:
 
 
 def base_end(pod: Pod) -> Terminated | None:
-    """How the base container ended; None while it has not."""
-    return _state(base_status(pod)).terminated
+    """How the base container ended; None while it has not.
+
+    The kubelet gives an end, with an exit code, to every container of a pod that it ends:
+    that of a container that was never made says nothing.
+    """
+    status = base_status(pod)
+    end = _state(status).terminated
+    if status is None or end is None or end.reason != _NOT_FOUND:
+        return end
+    return None if never_started(status) else end
 
 
 def has_started(status: ContainerStatus) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import Protocol
 
 from kbroker.departures import Departures
+from kbroker.errors import BrokerUnavailableError
 from kbroker.event import Cause, PodEvent, PodState, Started, vanished
 from kbroker.kube_scheduler import AirflowKubernetesScheduler, evidence
 from kbroker.launch_registry import LaunchRegistry
@@ -62,6 +64,7 @@ class Reconciliation:
         self._settings = scheduler.config
         self._next_round = monotonic() + self._settings.core.reconcile_interval
         self._round: deque[Tracked] = deque()
+        self._check_departures = False
         self._soon: list[Tracked] = []
         self._soon_at = 0.0
 
@@ -80,14 +83,23 @@ class Reconciliation:
         if self._soon and now >= self._soon_at:
             self._soon_at = now + AGAIN
             doubtful, self._soon = self._soon, []
-            self.look_at(doubtful)
+            try:
+                self.look_at(doubtful)
+            except BrokerUnavailableError:
+                self._soon = [*doubtful, *self._soon]
+                raise
         if now >= self._next_round:
             self._next_round = now + self._settings.core.reconcile_interval
             self._round = deque(self._launches)
+            self._check_departures = True
+        if self._check_departures:
             self._departures.check()
+            self._check_departures = False
         if self._round:
-            size = min(len(self._round), self._settings.core.event_batch)
-            self.look_at([self._round.popleft() for _ in range(size)])
+            batch = list(islice(self._round, self._settings.core.event_batch))
+            self.look_at(batch)
+            for _ in batch:
+                self._round.popleft()
 
     def look_at(self, launches: Iterable[Tracked]) -> None:
         """Look these up in one pipeline and repair what is wrong."""

@@ -6,6 +6,7 @@ usable now" becomes a BrokerUnavailableError, so that roles never import redis.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import redis.asyncio
 from redis import exceptions
 
 from kbroker.errors import BrokerUnavailableError, ConfigError
+from kbroker.patience import Patience, patient
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
@@ -27,10 +29,20 @@ Argument = str | bytes | int | float
 AWAY = (
     exceptions.AuthenticationError,
     exceptions.BusyLoadingError,
+    exceptions.ClusterDownError,  # with MASTERDOWN
     exceptions.ConnectionError,
+    exceptions.NoPermissionError,
     exceptions.OutOfMemoryError,
     exceptions.ReadOnlyError,
     exceptions.TimeoutError,
+    exceptions.TryAgainError,
+)
+
+# Refusals that end by themselves or by an operator's hand, and have no class of their own: a
+# script runs for long, a snapshot could not be saved, there are too few replicas. Servers before
+# Redis 7 put the code of what a script was refused behind "-", inside a general error.
+_REFUSAL = re.compile(
+    r"(?:^|: ?|-)(?:BUSY|UNKILLABLE|MISCONF|NOREPLICAS|OOM|READONLY|MASTERDOWN|LOADING) "
 )
 
 
@@ -40,16 +52,24 @@ def place(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def connect(url: str, timeout: float) -> redis.Redis:
-    """A client whose every call takes `timeout` seconds at most.
+def connect(url: str, timeout: float, patience: Patience | None = None) -> redis.Redis:
+    """A client that waits `timeout` seconds for an answer at most, and asks once.
+
+    Args:
+        url: of the server.
+        timeout: in seconds.
+        patience: decides instead of `timeout`.
 
     Raises:
         ConfigError: the URL is not a Redis URL.
     """
     try:
-        return redis.Redis.from_url(url, retry=None, **_options(timeout))
+        client = redis.Redis.from_url(url, retry=None, **_options(timeout))
     except ValueError as error:
         raise _not_a_url(url, error) from None
+    if patience is not None:
+        patient(client, patience)
+    return client
 
 
 def connect_async(url: str, timeout: float) -> redis.asyncio.Redis:
@@ -83,6 +103,10 @@ def availability() -> Iterator[None]:
     try:
         yield
     except AWAY as error:
+        raise BrokerUnavailableError(f"Redis is not available: {error}") from error
+    except exceptions.ResponseError as error:
+        if not _REFUSAL.search(str(error)):
+            raise
         raise BrokerUnavailableError(f"Redis is not available: {error}") from error
 
 

@@ -1,6 +1,6 @@
-"""The state machine of a launch, as its executor sees it: two tables, no I/O.
+"""The state machine of a launch, as its executor sees it: rules, no I/O.
 
-`next_step` judges a pod event, `repair` compares what is wanted with what Redis
+`next_step` judges a pod event by `TABLE`, `repair` compares what is wanted with what Redis
 and the picture of pods say. Both only decide; the executor carries it out.
 """
 
@@ -36,23 +36,50 @@ class Step(StrEnum):
     FAIL = "fail"
 
 
-_NOTE_ALL = {
-    PodState.WAITING: Step.NOTE,
-    PodState.PENDING: Step.NOTE,
-    PodState.RUNNING: Step.NOTE,
-    PodState.SUCCEEDED: Step.SUCCEED,
-    PodState.FAILED: Step.FAIL,
-}
-_POD_EXISTS = {**_NOTE_ALL, PodState.WAITING: Step.IGNORE}
-_RUNS = {**_POD_EXISTS, PodState.PENDING: Step.IGNORE}
+class Whose(StrEnum):
+    """Of which pod an event speaks, as seen from the present attempt."""
 
-TABLE: dict[Phase, dict[PodState, Step]] = {
-    Phase.BUFFERED: _NOTE_ALL,
-    Phase.PUBLISHED: _NOTE_ALL,
-    Phase.WAITING: _NOTE_ALL,
-    Phase.PENDING: _POD_EXISTS,
-    Phase.RUNNING: _RUNS,
-    Phase.DONE: dict.fromkeys(PodState, Step.IGNORE),
+    OLDER = "older"  # of an attempt before
+    SAME = "same"  # of the present attempt, as far as its pod is known
+    OTHER = "other"  # of the present attempt, but of another pod than the known one
+    NEWER = "newer"  # of an attempt that only Redis knows, after an adoption
+
+
+class News(StrEnum):
+    """What an event says: the pod's state, and of a failure whether it may be repeated."""
+
+    WAITING = "waiting"
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REPEATABLE = "repeatable"  # failed, nothing had started, and another attempt is allowed
+
+
+def _row(*steps: Step) -> dict[News, Step]:
+    return dict(zip(News, steps, strict=True))
+
+
+#                waiting    pending    running    succeeded     failed     repeatable
+_EARLY = _row(Step.NOTE, Step.NOTE, Step.NOTE, Step.SUCCEED, Step.FAIL, Step.RELAUNCH)
+_EXISTS = _row(Step.IGNORE, Step.NOTE, Step.NOTE, Step.SUCCEED, Step.FAIL, Step.RELAUNCH)
+# What was seen to run has started, whatever is said later.
+_RUNS = _row(Step.IGNORE, Step.IGNORE, Step.NOTE, Step.SUCCEED, Step.FAIL, Step.FAIL)
+_NOTHING = dict.fromkeys(News, Step.IGNORE)
+
+# The life of a launch: of which pod, and where it stands → what is said → what to do.
+TABLE: dict[Whose, dict[Phase, dict[News, Step]]] = {
+    Whose.OLDER: dict.fromkeys(Phase, _NOTHING),
+    Whose.SAME: {
+        Phase.BUFFERED: _EARLY,  # a message that was thought lost was not
+        Phase.PUBLISHED: _EARLY,
+        Phase.WAITING: _EARLY,
+        Phase.PENDING: _EXISTS,
+        Phase.RUNNING: _RUNS,
+        Phase.DONE: _NOTHING,
+    },
+    Whose.OTHER: dict.fromkeys(Phase, _NOTHING),
+    Whose.NEWER: {**dict.fromkeys(Phase, _EARLY), Phase.DONE: _NOTHING},
 }
 
 PHASE_OF = {
@@ -84,20 +111,25 @@ class View:
 
 
 def next_step(view: View, event: PodEvent) -> Step:
-    """Judge a pod event of this launch."""
+    """Judge a pod event of this launch, by the table."""
+    return TABLE[whose(view, event)][view.phase][news(view, event)]
+
+
+def whose(view: View, event: PodEvent) -> Whose:
+    """Of which pod the event speaks."""
     number = event.attempt.number
-    if number < view.attempt or view.phase is Phase.DONE:
-        return Step.IGNORE
-    if number == view.attempt:
-        if view.uid is not None and event.uid is not None and event.uid != view.uid:
-            return Step.IGNORE
-        step = TABLE[view.phase][event.state]
-    else:
-        # Redis knows of a newer attempt than we do, after an adoption.
-        step = TABLE[Phase.PUBLISHED][event.state]
-    if step is Step.FAIL and relaunchable(event) and not view.expired:
-        return Step.RELAUNCH if number <= view.relaunch_limit else Step.FAIL
-    return step
+    if number != view.attempt:
+        return Whose.OLDER if number < view.attempt else Whose.NEWER
+    known = view.uid is not None and event.uid is not None
+    return Whose.OTHER if known and event.uid != view.uid else Whose.SAME
+
+
+def news(view: View, event: PodEvent) -> News:
+    """What the event says, given which attempts may follow its own."""
+    allowed = not view.expired and event.attempt.number <= view.relaunch_limit
+    if event.state is PodState.FAILED and allowed and relaunchable(event):
+        return News.REPEATABLE
+    return News(event.state)
 
 
 def relaunchable(event: PodEvent) -> bool:

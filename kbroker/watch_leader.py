@@ -22,6 +22,7 @@ from kbroker.kube_client import KubeClient
 from kbroker.kube_config import KubeConfig
 from kbroker.launch_record import LaunchRecords
 from kbroker.lease import AsyncLease, LeaseState
+from kbroker.orphan_streams import OrphanStreams
 from kbroker.pod_checks import PodChecks
 from kbroker.redis_client import availability
 from kbroker.watcher import KubernetesJobWatcher
@@ -146,7 +147,8 @@ class WatchLeader:
         version = progress.checkpoint if progress.synced_at else None
         watcher = self._watcher(publisher, version)
         checks = PodChecks(watcher.table, publisher, self.config.watcher)
-        await _first_of(self._renew(lease), watcher.watch(), self._check(checks))
+        streams = OrphanStreams(publisher, self.config.watcher)
+        await _first_of(self._renew(lease), watcher.watch(), self._check(checks, streams))
 
     async def _list(self, lease: AsyncLease) -> None:
         watcher = self._watcher(self._publisher(lease), None)
@@ -178,10 +180,11 @@ class WatchLeader:
                     else "another watcher holds it"
                 )
 
-    async def _check(self, checks: PodChecks) -> None:
+    async def _check(self, *checks: PodChecks | OrphanStreams) -> None:
         while True:
             await asyncio.sleep(self.config.watcher.check_interval)
-            await checks.check()
+            for check in checks:
+                await check.check()
 
     # Leaving.
 

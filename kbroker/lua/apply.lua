@@ -1,14 +1,18 @@
 -- The only way a pod event enters: picture, checkpoint, record and result stream in one step.
 -- KEYS record, pods, watch, watcher lease
 -- ARGV prefix, token ('' from a launcher), event, pod, uid ('' without a pod), resource version,
---      attempt, state, final (1/0), gone (1/0), leader, create window (ms)
+--      attempt, state, final (1/0), gone (1/0), leader, create window (ms), version of the event
+--      that was put before this one or ''
 local prefix, token, event, pod, uid = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local rv, attempt, final, gone = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[9] == '1', ARGV[10] == '1'
 local at = string.format('%d', now_ms())
 if token ~= '' then
   if not holds(KEYS[4], token) then return 'lease' end
-  if gone then redis.call('HDEL', KEYS[2], pod) else redis.call('HSET', KEYS[2], pod, event) end
+  -- Redis may have refused the event before: whoever goes on from the checkpoint needs both.
+  if ARGV[13] ~= '' and redis.call('HGET', KEYS[3], 'checkpoint') ~= ARGV[13] then return 'gap' end
+  -- First of all writes: Redis refuses it when its memory is full, and not a deletion.
   redis.call('HSET', KEYS[3], 'checkpoint', ARGV[6], 'leader', ARGV[11])
+  if gone then redis.call('HDEL', KEYS[2], pod) else redis.call('HSET', KEYS[2], pod, event) end
 end
 local found = record(KEYS[1])
 if not found.state or attempt > found.attempt then return 'unknown' end

@@ -11,10 +11,7 @@ if ARGV[7] ~= '' then
   local message = cjson.decode(ARGV[7])
   -- What a lost record granted may still create a pod: the name is held for a whole window.
   message.not_before = found.state and found.create_before or now_ms() + tonumber(ARGV[6])
-  if found.state then
-    redis.call('HSET', KEYS[2], 'removal:' .. message.uid, string.format('%d', now_ms()))
-  end
-  ask_removal(prefix, message, true)
+  if not found.state or due_to_ask(KEYS[2], message.uid) then ask_removal(prefix, message, true) end
 end
 redis.call('ZREM', KEYS[4], ARGV[4])
 if found.state then

@@ -54,11 +54,17 @@ local function ask_removal(prefix, message, finished)
     message.removal .. ':' .. message.uid .. '","message_timestamp":' .. string.format('%d', at) .. '}')
 end
 
+-- Whether a pod's removal is to be asked for now; the record remembers that it was.
+local function due_to_ask(key, uid)
+  local asked = redis.call('HGET', key, 'removal:' .. uid)
+  if asked and now_ms() - tonumber(asked) < ASK_AGAIN_MS then return false end
+  redis.call('HSET', key, 'removal:' .. uid, string.format('%d', now_ms()))
+  return true
+end
+
 -- A pod that its record does not want: ask once for its removal.
 local function unwanted(prefix, key, wants, pod, uid, reason)
-  local asked = redis.call('HGET', key, 'removal:' .. uid)
-  if asked and now_ms() - tonumber(asked) < ASK_AGAIN_MS then return end
-  redis.call('HSET', key, 'removal:' .. uid, string.format('%d', now_ms()))
+  if not due_to_ask(key, uid) then return end
   ask_removal(prefix, {
     deployment = wants.deployment, cluster = wants.cluster, namespace = wants.namespace,
     pod = pod, uid = uid, removal = 'delete', not_before = wants.create_before, reason = reason,

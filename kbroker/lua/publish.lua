@@ -24,6 +24,8 @@ if found.state then
     if found.uid then
       unwanted(prefix, KEYS[2], found, found.pod, found.uid, 'replaced by the next attempt')
     end
+    -- First of all writes: Redis refuses it when its memory is full, and not a deletion.
+    redis.call('HSET', KEYS[2], 'attempt', ARGV[4])
     redis.call('HDEL', KEYS[2], 'create_before', 'uid', 'pod', 'rv', 'event', 'final', 'dead',
       'condemned', 'granted_at', 'started_at', 'finished_at', 'launcher')
   end

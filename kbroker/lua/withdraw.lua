@@ -1,7 +1,7 @@
 -- Take the permission back: nothing more is created, what exists goes.
--- KEYS executor lease, record, tasks
+-- KEYS executor lease, record, tasks, pods
 -- ARGV prefix, token, owner, attempt, parked item, digest, identity (JSON object), reason, ttl (ms),
---      create window (ms)
+--      create window (ms), name of the attempt's pod
 local prefix, owner = ARGV[1], ARGV[3]
 if not holds(KEYS[1], ARGV[2]) then return {'lease'} end
 local found = record(KEYS[2])
@@ -12,6 +12,12 @@ if not found.state then
   create_record(KEYS[2], KEYS[3], ARGV[6], ARGV[7], tonumber(ARGV[10]))
   redis.call('HSET', KEYS[2], 'attempt', ARGV[4], 'owner', owner)
   found = record(KEYS[2])
+  -- One that runs on says nothing more: its next event may be its end.
+  local last = redis.call('HGET', KEYS[4], ARGV[11])
+  if last then
+    local uid = cjson.decode(last).uid
+    if uid ~= cjson.null then unwanted(prefix, KEYS[2], found, ARGV[11], uid, ARGV[8]) end
+  end
 end
 if found.entry == 'parked' then
   local parked = prefix .. 'parked.' .. found.cluster

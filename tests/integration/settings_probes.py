@@ -244,7 +244,7 @@ def patience(world: World, wait: Callable[[KubeConfig], Any]) -> bool:
 def beat(config: KubeConfig) -> None:
     executor = KubernetesExecutor(config)
     executor.execute_async(key(), ["true"])
-    executor._guarded(executor._publish)
+    executor.heartbeat()
 
 
 def ask_as_worker(config: KubeConfig) -> None:

@@ -513,8 +513,24 @@ TABLE: list[tuple[str, str, Json, PodState, Started, Cause | None, int | None, s
         F,
         NEVER,
         Cause.DEADLINE_EXCEEDED,
-        137,
+        None,
         DEADLINE,
+    ),
+    (
+        "evicted, container never made",
+        M,
+        pod(
+            "Failed",
+            unknown_end(),
+            conditions=disrupted("TerminationByKubelet", LOW),
+            reason="Evicted",
+            message=LOW,
+        ),
+        F,
+        NEVER,
+        Cause.EVICTED,
+        None,
+        LOW,
     ),
     (
         "deadline, container lost",
@@ -831,6 +847,17 @@ def test_no_moment_is_made_up() -> None:
 @pytest.mark.parametrize("kind", ["BOOKMARK", "ERROR", "", "modified"])
 def test_other_types_mean_nothing(kind: str) -> None:
     assert pod_event(kind, Pod.from_dict(pod("Running")), ATTEMPT, "east") is None
+
+
+@pytest.mark.parametrize("kind", [M, D])
+def test_nothing_is_said_of_a_command_that_never_ran(kind: str) -> None:
+    """The kubelet gives an exit code to every container of a pod that it ends, made or not."""
+    body = pod("Failed", unknown_end(), deleting=True)
+    event = pod_event(kind, Pod.from_dict(body), ATTEMPT, "east")
+    assert event is not None
+    assert (event.state, event.started, event.exit_code) == (F, NEVER, None)
+    assert event.cause is Cause.DELETED
+    assert event.message == "the pod was deleted before it finished"
 
 
 @pytest.mark.parametrize("missing", ["name", "uid"])

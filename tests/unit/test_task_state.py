@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -15,12 +16,15 @@ from kbroker.task_state import (
     PICTURE_MARGIN_MS,
     TABLE,
     Evidence,
+    News,
     Phase,
     Repair,
     Step,
     View,
+    Whose,
     next_step,
     repair,
+    whose,
 )
 
 LAUNCH = Launch("kbroker", TaskKey("dag", "task", "run"), "launch")
@@ -39,28 +43,68 @@ def view(phase: Phase = Phase.PUBLISHED, **values) -> View:
     return replace(View(phase, 1, None, 3), **values)
 
 
-def test_the_table_has_a_row_for_every_phase_and_state() -> None:
-    assert set(TABLE) == set(Phase)
-    assert all(set(row) == set(PodState) for row in TABLE.values())
+# Of which pod, and where the launch stands → what follows from waiting, pending, running,
+# succeeded, failed, and failed with proof that nothing started:
+# Note, Succeed, Fail, Relaunch, or nothing.
+LIFE = """
+older buffered   . . . . . .
+older published  . . . . . .
+older waiting    . . . . . .
+older pending    . . . . . .
+older running    . . . . . .
+older done       . . . . . .
+same  buffered   N N N S F R
+same  published  N N N S F R
+same  waiting    N N N S F R
+same  pending    . N N S F R
+same  running    . . N S F F
+same  done       . . . . . .
+other buffered   . . . . . .
+other published  . . . . . .
+other waiting    . . . . . .
+other pending    . . . . . .
+other running    . . . . . .
+other done       . . . . . .
+newer buffered   N N N S F R
+newer published  N N N S F R
+newer waiting    N N N S F R
+newer pending    N N N S F R
+newer running    N N N S F R
+newer done       . . . . . .
+"""
+STEPS = {
+    ".": Step.IGNORE,
+    "N": Step.NOTE,
+    "S": Step.SUCCEED,
+    "F": Step.FAIL,
+    "R": Step.RELAUNCH,
+}
+CASES = [
+    (Whose(words[0]), Phase(words[1]), news, STEPS[letter])
+    for words in map(str.split, LIFE.strip().splitlines())
+    for news, letter in zip(News, words[2:], strict=True)
+]
 
 
-@pytest.mark.parametrize(
-    ("phase", "state", "step"),
-    [
-        (Phase.BUFFERED, PodState.RUNNING, Step.NOTE),  # a message thought lost was not
-        (Phase.PUBLISHED, PodState.WAITING, Step.NOTE),
-        (Phase.PUBLISHED, PodState.SUCCEEDED, Step.SUCCEED),  # finished before the first event
-        (Phase.WAITING, PodState.PENDING, Step.NOTE),
-        (Phase.PENDING, PodState.WAITING, Step.IGNORE),  # a launcher speaks too late
-        (Phase.PENDING, PodState.RUNNING, Step.NOTE),
-        (Phase.RUNNING, PodState.PENDING, Step.IGNORE),
-        (Phase.RUNNING, PodState.FAILED, Step.FAIL),
-        (Phase.DONE, PodState.RUNNING, Step.IGNORE),
-        (Phase.DONE, PodState.FAILED, Step.IGNORE),
-    ],
-)
-def test_step(phase: Phase, state: PodState, step: Step) -> None:
-    assert next_step(view(phase), event(state)) is step
+def said(of: Whose, news: News) -> PodEvent:
+    """An event that says this, to a launch at its second attempt with a pod "known"."""
+    number = {Whose.OLDER: 1, Whose.NEWER: 3}.get(of, 2)
+    uid = "known" if of is Whose.SAME else "another"
+    if news is News.REPEATABLE:
+        return event(PodState.FAILED, number, uid=uid, started=Started.NEVER)
+    return event(PodState(news), number, uid=uid, started=Started.UNKNOWN)
+
+
+def test_the_table_is_complete() -> None:
+    assert {(w, p, n) for w, p, n, _ in CASES} == set(product(Whose, Phase, News))
+    rows = {(w, p): set(row) for w, phases in TABLE.items() for p, row in phases.items()}
+    assert rows == {place: set(News) for place in product(Whose, Phase)}
+
+
+@pytest.mark.parametrize(("of", "phase", "news", "step"), CASES)
+def test_step(of: Whose, phase: Phase, news: News, step: Step) -> None:
+    launch = View(phase, attempt=2, uid="known", relaunch_limit=3)
+    assert next_step(launch, said(of, news)) is step
 
 
 @pytest.mark.parametrize(
@@ -71,6 +115,7 @@ def test_step(phase: Phase, state: PodState, step: Step) -> None:
         ({}, {"started": Started.YES}, Step.FAIL),
         ({}, {"started": Started.NEVER, "uid": None}, Step.FAIL),  # refused by the API server
         ({"expired": True}, {"started": Started.NEVER}, Step.FAIL),
+        ({}, {"started": Started.NEVER, "cause": Cause.CANCELLED}, Step.FAIL),
         ({"relaunch_limit": 0}, {"started": Started.NEVER}, Step.FAIL),
         ({"attempt": 3}, {"started": Started.NEVER, "attempt": 3}, Step.RELAUNCH),
         ({"attempt": 4}, {"started": Started.NEVER, "attempt": 4}, Step.FAIL),
@@ -78,14 +123,21 @@ def test_step(phase: Phase, state: PodState, step: Step) -> None:
 )
 def test_which_failures_are_relaunched(values, seen, step: Step) -> None:
     number = seen.pop("attempt", 1)
-    failure = event(PodState.FAILED, number, cause=Cause.IMAGE_PULL, **seen)
+    failure = event(PodState.FAILED, number, **{"cause": Cause.IMAGE_PULL, **seen})
     assert next_step(view(**values), failure) is step
 
 
-def test_events_of_other_attempts_and_pods() -> None:
-    assert next_step(view(attempt=2), event(PodState.FAILED, 1)) is Step.IGNORE
-    assert next_step(view(uid="other"), event(PodState.RUNNING)) is Step.IGNORE
-    assert next_step(view(attempt=1), event(PodState.RUNNING, 2)) is Step.NOTE
+@pytest.mark.parametrize(
+    ("known", "told", "expected"),
+    [
+        ("uid", "uid", Whose.SAME),
+        ("uid", "another", Whose.OTHER),
+        (None, "uid", Whose.SAME),  # the first that is seen
+        ("uid", None, Whose.SAME),  # a launcher's word, or a user's, on the attempt itself
+    ],
+)
+def test_whose_pod_of_the_present_attempt(known, told, expected) -> None:
+    assert whose(view(uid=known), event(PodState.RUNNING, uid=told)) is expected
 
 
 states = st.sampled_from(list(PodState))

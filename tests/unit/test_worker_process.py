@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kbroker.cli import worker_process
 from kbroker.cli.stack import with_defaults
 from kbroker.kube_config import KubeConfig
+from kbroker.local import worker_process
 
 
 def test_children_get_this_configuration_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

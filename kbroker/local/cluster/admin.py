@@ -23,7 +23,7 @@ class Admin:
 
     | request | what happens |
     | --- | --- |
-    | POST faults | a rule of `faults.Rule`; DELETE faults: no rules any more |
+    | POST faults | a rule of `faults.Rule`; DELETE faults: no rules, or none of a "name" |
     | POST watches {"action": …} | to all open watches: drop, silence, mute (bookmarks only), |
     | | garbage, half_line, error410, error500 |
     | POST compact | all history is forgotten: older versions answer 410 |
@@ -33,6 +33,10 @@ class Admin:
     | POST namespaces {"hold": bool} | deleted namespaces stay Terminating |
     | POST tokens {"user": …, "groups": […] or "deny": […]} | a token for somebody |
     | POST pods/NAMESPACE/NAME/status | the pod's status is merged with this |
+    | POST pods/NAMESPACE/NAME/disrupt {"as": …} | as in a real cluster, the pod is: |
+    | | evicted (killed by a kubelet short of memory), preempted (by the scheduler), |
+    | | api_evicted (as when a node is drained), node_lost (its node is gone, and the |
+    | | pod garbage collector removes it), tainted (its node has a NoExecute taint) |
     | GET stats | how many requests were answered how |
 
     Args:
@@ -44,7 +48,7 @@ class Admin:
         self._snapshot: State | None = None
         self._steps: dict[tuple[str, str], Callable[[Any], Any]] = {
             ("POST", "faults"): self._add_fault,
-            ("DELETE", "faults"): lambda _: self._api.faults.clear(),
+            ("DELETE", "faults"): lambda body: api.faults.clear((body or {}).get("name")),
             ("POST", "watches"): lambda body: {"watches": api.watches.misbehave(body["action"])},
             ("POST", "compact"): lambda _: api.store.compact(),
             ("POST", "tokens"): self._add_token,
@@ -75,6 +79,8 @@ class Admin:
             return step(body)
         if request.method == "POST" and parts[:1] == ["pods"] and parts[3:] == ["status"]:
             return self._set_pod_status(parts[1], parts[2], body)
+        if request.method == "POST" and parts[:1] == ["pods"] and parts[3:] == ["disrupt"]:
+            return self._api.disruptions.disrupt(parts[1], parts[2], body["as"])
         raise Failure(404, f"no such endpoint: {request.method} {request.path}", "NotFound")
 
     def _add_fault(self, body: Any) -> None:

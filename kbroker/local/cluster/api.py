@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from kbroker.local.cluster import discovery, faults, reviews
+from kbroker.local.cluster.disruptions import Disruptions
 from kbroker.local.cluster.failure import Failure, invalid
 from kbroker.local.cluster.listing import page, selected
 from kbroker.local.cluster.node import Node
@@ -37,13 +38,14 @@ class Api:
 
     Args:
         resources: what can be done.
-        node: where the logs are.
+        node: runs the pods, and has their logs.
         bookmark_interval: seconds between the bookmarks of a watch.
     """
 
     def __init__(self, resources: Resources, node: Node, bookmark_interval: float) -> None:
         self.resources = resources
         self.store = resources.store
+        self.disruptions = Disruptions(resources, node)
         self.faults = faults.Faults()
         self.watches = Watches()
         self.users = Users(self.store)
@@ -117,6 +119,9 @@ class Api:
             return answer(_SUCCESS)
         if call.subresource == "binding":
             self.resources.bind(call.namespace, call.name, body)
+            return answer(_SUCCESS, 201)
+        if call.subresource == "eviction":
+            self.disruptions.eviction(call.namespace, call.name, body)
             return answer(_SUCCESS, 201)
         stored = self._changed(call, request.content_type, body)
         return self._one(call, stored, 201 if call.verb == "create" else 200)

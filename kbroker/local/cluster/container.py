@@ -49,6 +49,7 @@ class Container:
     Attributes:
         restarts: how often it was started again.
         crashes: ends in a row that each came soon after the start.
+        pulls: how often its image could not be pulled.
         out_of_memory: whether it is being killed for using too much memory.
         started: whether its process runs, and its startup probe has succeeded.
         ready: whether it has started, and its readiness probe succeeds.
@@ -60,6 +61,7 @@ class Container:
         self.spec = spec
         self.restarts = 0
         self.crashes = 0
+        self.pulls = 0
         self.out_of_memory = False
         self.started = self.ready = self.started_once = False
         self.state: Object = {"waiting": {"reason": "ContainerCreating"}}

@@ -51,9 +51,12 @@ _SUBRESOURCES = (
     ("pods/log", "Pod", ["get"]),
     ("pods/status", "Pod", ["get", "patch", "update"]),
     ("pods/binding", "Binding", ["create"]),
+    ("pods/eviction", "Eviction", ["create"]),
     ("resourcequotas/status", "ResourceQuota", ["get", "patch", "update"]),
     ("serviceaccounts/token", "TokenRequest", ["create"]),
 )
+# kind → API group, of what the subresources of core/v1 take from other groups
+_FOREIGN = {"TokenRequest": _AUTHENTICATION, "Eviction": "policy"}
 # resource → API group, of those that are not of the core group; all have the version v1
 GROUPS_OF = {
     "roles": _RBAC,
@@ -133,7 +136,7 @@ def core_resources() -> dict[str, Any]:
     for name, kind, verbs in _SUBRESOURCES:
         listed.append(
             {"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs}
-            | ({"group": _AUTHENTICATION, "version": "v1"} if kind == "TokenRequest" else {})
+            | ({"group": _FOREIGN[kind], "version": "v1"} if kind in _FOREIGN else {})
         )
     return {
         "kind": "APIResourceList",

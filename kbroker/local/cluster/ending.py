@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from kbroker.local.cluster.report import EVICTED
 from kbroker.local.cluster.store import Object
 
 _NEVER = float("inf")
@@ -39,6 +40,12 @@ class Ending:
     def changed(self) -> None:
         """The pod was changed."""
         self._changed.set()
+
+    def evict(self, message: str) -> None:
+        """The node is short of something: the processes are killed, without grace."""
+        self.reason, self.message = EVICTED, message
+        self._told = True
+        self._kill()
 
     def begin(self, grace: float) -> None:
         """The processes that are left end by themselves, or are killed after so many seconds."""

@@ -1,4 +1,4 @@
-"""The events that a scheduler and a kubelet write about pods; only the newest are kept.
+"""The events that schedulers, kubelets and others write about pods; only the newest are kept.
 
 The same thing said again about the same pod is counted, not written again.
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
@@ -14,6 +14,7 @@ from kbroker.local.cluster.store import Object, Store, timestamp
 _KEPT = 2000
 SCHEDULER = "default-scheduler"
 KUBELET = "kubelet"
+TAINT_MANAGER = "taint-eviction-controller"
 
 # Namespace and name of an event.
 _Place = tuple[str, str]
@@ -41,7 +42,7 @@ class Events:
 
         Args:
             pod: the pod.
-            source: SCHEDULER or KUBELET.
+            source: SCHEDULER, KUBELET or TAINT_MANAGER.
             kind: "Normal" or "Warning".
             reason: such as "Scheduled".
             message: in words.

@@ -59,12 +59,14 @@ class Rule:
             reset ("before" or "after" the commit); rate_per_s.
         times: how many requests it happens to; None for all.
         skip: how many matching requests go unharmed before.
+        name: by which it can be taken back; "" for none.
     """
 
     match: dict[str, str]
     action: dict[str, Any]
     times: int | None = None
     skip: int = 0
+    name: str = ""
     _tokens: float = field(default=0.0, init=False)
     _filled: float = field(default=0.0, init=False)
 
@@ -109,7 +111,7 @@ class Faults:
         """
         match, action = rule.get("match", {}), rule.get("action", {})
         unknown = (
-            (set(rule) - {"match", "action", "times", "skip"})
+            (set(rule) - {"match", "action", "times", "skip", "name"})
             | (set(match) - _MATCH)
             | (set(action) - _ACTION)
         )
@@ -117,11 +119,12 @@ class Faults:
             raise Failure(400, f"not a rule: {', '.join(sorted(unknown)) or 'no action'}")
         if "latency" in action:
             drawn(action["latency"], _random)
-        self._rules.append(Rule(match, action, rule.get("times"), rule.get("skip", 0)))
+        times, skip = rule.get("times"), rule.get("skip", 0)
+        self._rules.append(Rule(match, action, times, skip, rule.get("name", "")))
 
-    def clear(self) -> None:
-        """Behave again."""
-        self._rules.clear()
+    def clear(self, name: str | None = None) -> None:
+        """Behave again: forget the rules of this name, or all of them."""
+        self._rules = [] if name is None else [r for r in self._rules if r.name != name]
 
     def taken(self, verb: str, resource: str, namespace: str, name: str) -> list[Rule]:
         """The rules that this request falls under."""

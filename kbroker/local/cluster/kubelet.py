@@ -14,12 +14,12 @@ from typing import Protocol
 from kbroker.local.cluster.container import Container
 from kbroker.local.cluster.ending import Ending
 from kbroker.local.cluster.environment import NotStarted
-from kbroker.local.cluster.images import pull_problem
+from kbroker.local.cluster.images import pull_problem, pulled_later
 from kbroker.local.cluster.memory import MemoryWatch
 from kbroker.local.cluster.pod_folders import make_folder
 from kbroker.local.cluster.processes import Processes
 from kbroker.local.cluster.quantity import quantity
-from kbroker.local.cluster.report import ENDED, Report, is_sidecar
+from kbroker.local.cluster.report import ENDED, EVICTED, Report, is_sidecar
 from kbroker.local.cluster.store import Object, timestamp
 from kbroker.local.cluster.volume_files import Sources
 from kbroker.local.cluster.volumes import Volumes
@@ -89,6 +89,11 @@ class PodWorker:
         self._ending.changed()
         if pod["status"]["phase"] in ENDED and not self._report.phase:
             self.kill()  # somebody else has declared it ended
+
+    def evict(self, message: str) -> None:
+        """The node is short of something, says the message: the pod is killed, and has failed."""
+        self._record("Warning", EVICTED, message)
+        self._ending.evict(message)
 
     def kill(self) -> None:
         """End every process at once."""
@@ -231,12 +236,24 @@ class PodWorker:
         return False
 
     async def _pulled(self, container: Container) -> bool:
-        """Whether the image is there; waits for the pod's end when it cannot be."""
-        image, problem = container.spec["image"], pull_problem(container.spec)
-        if not problem:
-            said = f'Container image "{image}" already present on machine'
-            self._record("Normal", "Pulled", said, container)
-            return not self._over.is_set()
+        """Whether the image is there; waits for the pod's end when it cannot be pulled."""
+        image = container.spec["image"]
+        while (
+            problem := pull_problem(container.spec, container.pulls)
+        ) and not self._over.is_set():
+            container.pulls += 1
+            await self._not_pulled(container, problem)
+        if self._over.is_set():
+            return False
+        said = f'Container image "{image}" already present on machine'
+        if container.pulls and not container.begun:
+            said = f'Successfully pulled image "{image}" in 1ms (1ms including waiting).'
+        self._record("Normal", "Pulled", said, container)
+        return True
+
+    async def _not_pulled(self, container: Container, problem: str) -> None:
+        """One pull that failed, and the wait for the next one."""
+        image = container.spec["image"]
         self._record("Normal", "Pulling", f'Pulling image "{image}"', container)
         said = f'Failed to pull image "{image}": {problem}'
         self._record("Warning", "Failed", said, container)
@@ -245,14 +262,14 @@ class PodWorker:
         self._publish()
         await self._pause(_PULL_RETRY)
         if self._over.is_set():
-            return False
+            return
         message = f'Back-off pulling image "{image}": ErrImagePull: {problem}'
         self._record("Normal", "BackOff", f'Back-off pulling image "{image}"', container)
         self._record("Warning", "Failed", "Error: ImagePullBackOff", container)
         container.state = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
         self._publish()
-        await self._over.wait()
-        return False
+        # A name that never resolves need not be tried again.
+        await (self._pause(_PULL_RETRY) if pulled_later(container.spec) else self._over.wait())
 
     async def _back_off(self, container: Container) -> None:
         """Wait before a restart: not before the first, then twice as long each time."""

@@ -45,6 +45,7 @@ class Node:
 
     Attributes:
         make_token: makes tokens of service accounts for volumes; None if none are made.
+        events: what is said about pods.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Node:
         self._folders = PodFolders(folder, keep_logs)
         self._mount = mount
         self._max_pods = max_pods
-        self._events = Events(store, NODE)
+        self.events = Events(store, NODE)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._fresh: list[Object] = []
@@ -107,7 +108,14 @@ class Node:
         self, pod: Object, kind: str, reason: str, message: str, container: str = ""
     ) -> None:
         """Write an event of the kubelet about a pod."""
-        self._events.record(pod, KUBELET, kind, reason, message, container)
+        self.events.record(pod, KUBELET, kind, reason, message, container)
+
+    def evict(self, pod: Object, message: str) -> bool:
+        """Kill a pod's containers and report it Failed; False when it does not run here."""
+        worker = self._workers.get(pod["metadata"]["uid"])
+        if worker is not None:
+            worker.evict(message)
+        return worker is not None
 
     def find(self, namespace: str, resource: str, name: str) -> Object | None:
         """A secret or config map."""
@@ -152,6 +160,9 @@ class Node:
                 self._folders.gone(pod)
         elif uid in self._workers:
             self._workers[uid].update(pod)
+        elif pod["spec"].get("nodeName") == NODE and pod["metadata"].get("deletionTimestamp"):
+            # It is back from a backup: nothing of it runs any more.
+            asyncio.get_running_loop().call_soon(self._remove, pod["metadata"])
         elif pod["spec"].get("nodeName"):
             self._queue.pop(uid, None)
             was = None if change.before is None else change.before.object["spec"].get("nodeName")
@@ -195,7 +206,7 @@ class Node:
         after = stored.copy()
         set_scheduled(after["status"], problem)
         self._store.replace("pods", stored, after)
-        self._events.record(after, SCHEDULER, "Warning", "FailedScheduling", problem)
+        self.events.record(after, SCHEDULER, "Warning", "FailedScheduling", problem)
 
     def _bind(self, stored: Stored) -> None:
         after = stored.copy()
@@ -206,7 +217,7 @@ class Node:
         self._store.replace("pods", stored, after)
         where = f"{after['metadata']['namespace']}/{after['metadata']['name']}"
         said = f"Successfully assigned {where} to {NODE}"
-        self._events.record(after, SCHEDULER, "Normal", "Scheduled", said)
+        self.events.record(after, SCHEDULER, "Normal", "Scheduled", said)
 
     def _take(self, pod: Object) -> None:
         """Run a pod that is bound to this node."""
@@ -226,13 +237,17 @@ class Node:
             worker.kill()
         finally:
             self._workers.pop(metadata["uid"], None)
-            # The second step of a deletion: its containers have ended.
-            stored = self._current(metadata)
-            if stored is None:
+            if self._current(metadata) is None:
                 self._folders.gone(pod)
-            elif stored.object["metadata"].get("deletionTimestamp"):
-                self._store.remove("pods", stored)
+            else:
+                self._remove(metadata)
             self._fill()
+
+    def _remove(self, metadata: Object) -> None:
+        """The second step of a deletion: its containers have ended."""
+        stored = self._current(metadata)
+        if stored is not None and stored.object["metadata"].get("deletionTimestamp"):
+            self._store.remove("pods", stored)
 
     def _current(self, metadata: Object) -> Stored | None:
         found = self._store.find("pods", metadata["namespace"], metadata["name"])

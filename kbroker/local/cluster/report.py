@@ -11,7 +11,16 @@ from kbroker.local.cluster.container import Container
 from kbroker.local.cluster.store import Object, timestamp
 
 ENDED = ("Succeeded", "Failed")
+EVICTED = "Evicted"
+DISRUPTED = "DisruptionTarget"
 _ADDRESS = "127.0.0.1"
+_LOST = {
+    "exitCode": 137,
+    "reason": "ContainerStatusUnknown",
+    "message": "The container could not be located when the pod was terminated",
+    "startedAt": None,
+    "finishedAt": None,
+}
 
 
 @dataclass
@@ -55,9 +64,14 @@ class Report:
             status["podIPs"] = [{"ip": _ADDRESS}]
         if self.reason and self.phase:
             status["reason"], status["message"] = self.reason, self.message
+        if self.reason == EVICTED and self.phase:
+            # A kubelet says so together with the phase, once all containers have ended.
+            set_condition(status, DISRUPTED, True, "TerminationByKubelet", self.message)
         if self.inits:
             status["initContainerStatuses"] = [c.status(ready=_done(c)) for c in self.inits]
         status["containerStatuses"] = [c.status(ready=c.ready) for c in self.containers]
+        if self.phase:
+            self._close(status)
         self._write_conditions(status, phase)
 
     def _present_phase(self) -> str:
@@ -67,6 +81,21 @@ class Report:
         """
         initialized = all(map(_done, self.inits))
         return "Running" if initialized and all(c.begun for c in self.containers) else "Pending"
+
+    def _close(self, status: Object) -> None:
+        """A kubelet's last word leaves no container waiting that could have been started.
+
+        Of init containers these are the first, and those up to the last that was started;
+        of the others all, once the init containers are done.
+        """
+        inits, own = status.get("initContainerStatuses") or [], status["containerStatuses"]
+        started = [n for n, each in enumerate(inits) if not _only_waited(each)]
+        could = inits[: max(started, default=0) + 1]
+        if all(map(_done, self.inits)):
+            could = [*could, *own]
+        for each in could:
+            if "terminated" not in each["state"]:
+                each["state"] = {"terminated": dict(_LOST)}
 
     def _write_conditions(self, status: Object, phase: str) -> None:
         incomplete = [c.name for c in self.inits if not _done(c)]
@@ -100,6 +129,10 @@ def is_sidecar(spec: Object) -> bool:
     https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
     """
     return spec.get("restartPolicy") == "Always"
+
+
+def _only_waited(status: Object) -> bool:
+    return "waiting" in status["state"] and not status["lastState"]
 
 
 def _is_sidecar(container: Container) -> bool:

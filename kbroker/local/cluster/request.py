@@ -14,13 +14,13 @@ from kbroker.local.cluster.failure import Failure
 
 _METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _SUBRESOURCES = {
-    "pods": ("log", "status", "binding"),
+    "pods": ("log", "status", "binding", "eviction"),
     "namespaces": ("status",),
     "nodes": ("status",),
     "resourcequotas": ("status",),
     "serviceaccounts": ("token",),
 }
-_CREATED = ("binding", "token")  # subresources of one object that are POSTed
+_CREATED = ("binding", "eviction", "token")  # subresources of one object that are POSTed
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ class Resources:
             Failure: as an API server would.
         """
         before = self.store.get(resource, namespace, name)
-        _check_preconditions(resource, before, options.get("preconditions") or {})
+        check_preconditions(resource, before, options.get("preconditions") or {})
         if resource == "namespaces":
             return self._end_namespace(before)
         if resource != "pods":
@@ -316,7 +316,12 @@ def _encode(secret: Object) -> None:
     secret["data"] = data
 
 
-def _check_preconditions(resource: str, before: Stored, wanted: Object) -> None:
+def check_preconditions(resource: str, before: Stored, wanted: Object) -> None:
+    """Whether it is the object that a request is about.
+
+    Raises:
+        Failure: 409, it is another one, or another version of it.
+    """
     metadata = before.object["metadata"]
     name = metadata["name"]
     uid, version = wanted.get("uid"), wanted.get("resourceVersion")

@@ -196,8 +196,11 @@ def test_restored_from_an_earlier_state(tmp_path: Path) -> None:
         client.unscheduled("comes-back")
         client.create(pod("runs", "sleep", "60"))
         client.phase("runs", "Running")
+        client.create(pod("ran", "sleep", "60"))
+        client.phase("ran", "Running")
         taken = cluster.admin.post("/_local/snapshot", {})["resourceVersion"]
         client.delete("comes-back")
+        client.delete("ran", {"gracePeriodSeconds": 0})
         client.unscheduled("goes")
         client.create(pod("ends", "sleep", "60"))
         client.phase("ends", "Running")
@@ -205,7 +208,12 @@ def test_restored_from_an_earlier_state(tmp_path: Path) -> None:
         with client.watch(resourceVersion=newer) as watch:
             assert cluster.admin.post("/_local/restore", {})["resourceVersion"] == taken
             assert list(watch) == []  # it was cut
-        assert sorted(client.items()) == ["comes-back", "runs", "stays"]
+        assert sorted(client.items()) == ["comes-back", "ran", "runs", "stays"]
+        client.delete("ran")  # nothing of it runs any more, so that nothing has to end first
+        deadline = time.monotonic() + 10
+        while "ran" in client.items():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         assert int(client.get("pods").json["metadata"]["resourceVersion"]) < newer
         # Nobody hears of what the backup does not have; its version answers nothing.
         with client.watch(resourceVersion=newer, timeoutSeconds=1) as watch:

@@ -301,7 +301,7 @@ def test_deadlines(client: Client) -> None:
         )
     for name, code in (("given", 143), ("patched", 143), ("stubborn", 137)):
         assert state(found[name])["terminated"]["exitCode"] == code
-    assert "waiting" in state(found["unstarted"])
+    assert state(found["unstarted"])["terminated"]["reason"] == "ContainerStatusUnknown"
     assert not found["unstarted"]["status"]["containerStatuses"][0].get("containerID")
 
 
@@ -352,7 +352,8 @@ class TestDeletion:
         with client.watch(resourceVersion=version) as watch:
             client.delete("a")
             last = watch.until("DELETED")
-        assert "waiting" in state(last)
+        assert state(last)["terminated"]["reason"] == "ContainerStatusUnknown"
+        assert not last["status"]["containerStatuses"][0].get("containerID")
 
     def test_shorter_grace_period_at_the_second_attempt(self, client: Client) -> None:
         client.create(shell("a", "trap '' TERM; echo up; while :; do sleep 0.05; done"))
