@@ -1,8 +1,8 @@
 """The executor: what a scheduler talks to.
 
 It keeps what is wanted in memory, publishes it, and learns what became of it
-from its result stream. It never talks to Kubernetes; while Redis is away its
-buffer waits and every call returns at once.
+from its result stream. It never talks to Kubernetes. While Redis is away its
+buffer waits, and every call returns within `broker.scheduler_timeout`.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class KubernetesExecutor:
         known = sum(self._launches.is_newest(tracked) for tracked in wanted)
         for tracked in wanted:
             self._revoke(tracked, reason)
-        self._redis.run(self._withdraw)
+        self._redis.run_briefly(self._withdraw)
         return known
 
     def get_event_buffer(
@@ -286,7 +286,7 @@ class KubernetesExecutor:
     def heartbeat(self) -> None:
         """One turn of the loop: publish what waits, take in what happened.
 
-        It waits for Redis no longer than `broker.scheduler_timeout` + 0.4 seconds in all.
+        It waits for Redis no longer than `broker.scheduler_timeout` + 0.25 seconds in all.
 
         Raises:
             LeaseLostError: another process uses this executor id.
@@ -411,6 +411,7 @@ class KubernetesExecutor:
         if step is Step.IGNORE:
             return
         self._ready.discard(tracked)
+        ran = tracked.phase is Phase.RUNNING
         tracked.note(event)
         newest = self._launches.is_newest(tracked)
         if step is Step.RELAUNCH:
@@ -424,7 +425,7 @@ class KubernetesExecutor:
             tracked.become(event.attempt.number + 1)
             self._ready.add(tracked)
         elif step is Step.NOTE:
-            if newest and event.state is PodState.RUNNING:
+            if newest and event.state is PodState.RUNNING and not ran:
                 self.event_buffer[tracked.key] = (RUNNING, tracked.launch_id)
         else:
             tracked.succeeded = step is Step.SUCCEED

@@ -17,7 +17,7 @@ Step = Callable[[], object]
 RETRY_AFTER = 1.0
 
 # No step of a turn begins later than this many seconds after the turn.
-_BEGIN_WITHIN = 0.4
+_BEGIN_WITHIN = 0.25
 
 
 class RedisSteps:
@@ -54,13 +54,18 @@ class RedisSteps:
             return False
         return True
 
+    def run_briefly(self, step: Step) -> bool:
+        """The same for a step that may wait no longer than a turn."""
+        with self._patience.together(self._patience.limit + _BEGIN_WITHIN):
+            return self.run(step)
+
     @property
     def resting(self) -> bool:
         """Whether Redis is left alone now."""
         return self._monotonic() < self._rest_until
 
     def turn(self, steps: Sequence[Step]) -> None:
-        """Run these in order, for `Patience.limit` + 0.4 seconds at most.
+        """Run these in order, for `Patience.limit` + 0.25 seconds at most.
 
         Those that a slow or failing Redis leaves no time for are the first of the next turn,
         so that each gets its turn. Only when all were carried out is Redis back.

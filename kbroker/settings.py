@@ -107,7 +107,11 @@ class BrokerSettings:
         5.0, "Longest wait of launchers and watchers for Redis.", unit="s", least=0.1
     )
     scheduler_timeout: float = setting(
-        0.5, "Longest wait of the executor for Redis.", unit="s", least=0.05
+        0.5,
+        "Longest wait of the executor for an answer of Redis; a whole heartbeat waits at most 0.25 "
+        "seconds longer.",
+        unit="s",
+        least=0.05,
     )
     redelivery_after: float = setting(
         15.0, "A message of a silent launcher goes to another one after this.", unit="s", least=1

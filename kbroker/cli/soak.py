@@ -6,7 +6,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -14,8 +14,9 @@ import typer
 from kbroker.cli import options
 from kbroker.cli.examples import examples
 from kbroker.errors import UsageError
-from kbroker.soak.faults import FAULTS
-from kbroker.soak.soak import Report, Soak, Wanted
+
+if TYPE_CHECKING:
+    from kbroker.soak.soak import Report
 
 _NONE, _ALL = "none", "all"
 
@@ -62,6 +63,9 @@ def soak(
     Exit code: 0 when nothing was lost, duplicated, stuck or reported wrongly, 1 otherwise,
     2 for a wrong command line.
     """
+    from kbroker.soak.faults import FAULTS  # noqa: PLC0415 - needs extras, and half a second
+    from kbroker.soak.soak import Soak, Wanted  # noqa: PLC0415
+
     if list_faults:
         for fault in FAULTS.values():
             typer.echo(f"{fault.shape.lane:11}{fault.shape.name:32}{fault.meaning}")
@@ -79,6 +83,8 @@ def chosen(text: str) -> list[str]:
     Raises:
         UsageError: it names none that is known.
     """
+    from kbroker.soak.faults import FAULTS  # noqa: PLC0415 - needs extras
+
     if text == _NONE:
         return []
     if text == _ALL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from urllib.parse import urlsplit
 
-from kbroker.redis_client import script
+from kbroker.redis_client import connect, script
 from kbroker.soak.proxy import Connection, TcpProxy
 
 # What else is asked of Redis, and what such a request contains.
@@ -29,6 +29,9 @@ class Snipper(TcpProxy):
         self.left = Counter(scripts)
         self.lost: Counter[str] = Counter()
         self._marks = {name: OTHERS.get(name) or script(name).sha.encode() for name in scripts}
+        with connect(url, 5.0) as client:  # else the reply would be that it is not known
+            for name in scripts.keys() - OTHERS:
+                client.script_load(script(name).source)
 
     @property
     def url(self) -> str:

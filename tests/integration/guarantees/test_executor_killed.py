@@ -54,8 +54,8 @@ def ended(stack: Stack, process: Process, gone: dict[str, float]) -> None:
     """Wait for all schedulers; note when pods go."""
 
     def over() -> bool:
-        there = pods(stack)
-        for name in set(stack.starts()) - there:
+        started = set(stack.starts())
+        for name in started - pods(stack):
             gone.setdefault(name, time.time())
         return not process.alive
 

@@ -15,7 +15,7 @@ from kbroker.event import Cause, PodState, Started
 from kbroker.executor import KubernetesExecutor
 from kbroker.kube_config import KubeConfig
 from kbroker.message import LaunchMessage, LaunchRequest
-from kbroker.redis_client import run, script
+from kbroker.redis_client import run
 from kbroker.soak.proxy import TcpProxy
 from kbroker.task import Attempt
 from tests.integration.guarantees.snipper import Snipper
@@ -27,8 +27,6 @@ SCRIPTS = (
     *("grant", "apply", "park", "drain", "unpark", "bury"),  # the launchers' and the watchers'
     *("watch", "condemn", "lease"),
 )
-# A verdict that was carried out is not pronounced again.
-TIMES = {**dict.fromkeys(SCRIPTS, 2), "condemn": 1, "bury": 1}
 FULL = "exceeded quota: full, requested: pods=1, used: pods=9, limited: pods=9"
 NO_IMAGE = {"image": "nowhere.invalid/busybox:1"}
 BAD = {"condemned": Cause.IMAGE_PULL, "unreadable": Cause.DEAD}
@@ -55,7 +53,7 @@ def want_everything(tasks: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         tasks.until("it is published", lambda: not tasks.executor.queued_tasks)
     tasks.submit(*GOOD)
     tasks.submit("revoked", seconds=60)
-    tasks.submit("adopted", seconds=3)
+    tasks.submit("adopted", seconds=2)
     tasks.want("condemned", ["true"], executor_config=NO_IMAGE)
     tasks.until(
         "it is parked", lambda: "quota" in (tasks.executor.waiting(tasks.key("parked")) or "")
@@ -64,49 +62,49 @@ def want_everything(tasks: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_script_whose_reply_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"core__relaunch_limit": 0, "kubernetes__create_window": 2.0}
-    with Stack(tmp_path, **settings) as stack:
-        for name in SCRIPTS:  # so that it is the script's reply, and not that it is unknown
-            stack.redis.script_load(script(name).source)
-        with Snipper(stack.redis_server.url, **TIMES) as snipper:
-            through = {"broker__url": snipper.url}
-            stack.watcher(**through)
-            stack.launcher(**through)
-            stack.until_led()
-            first = Run(stack, stack.executor(**through))
-            want_everything(first, monkeypatch)
-            first.until("they run", lambda: {"revoked", "adopted"} <= set(stack.starts()))
-            first.executor.revoke(first.key("revoked"))
-            first.tasks.remove("revoked")
-            first.until("these are final", lambda: {*GOOD, *BAD} <= set(first.finals))
-            first.until("this is over", lambda: first.executor.queued_tasks == {})
-            for _ in range(3):
-                first.until("Redis is back", lambda: not first.executor._redis.away)
-                first.beat()
+    settings = {"core__relaunch_limit": 0, "kubernetes__create_window": 1.5}
+    with (
+        Stack(tmp_path, **settings) as stack,
+        Snipper(stack.redis_server.url, **dict.fromkeys(SCRIPTS, 1)) as snipper,
+    ):
+        through = {"broker__url": snipper.url}
+        stack.watcher(**through)
+        stack.launcher(**through)
+        stack.until_led()
+        first = Run(stack, stack.executor(**through))
+        want_everything(first, monkeypatch)
+        first.until("they run", lambda: {"revoked", "adopted"} <= set(stack.starts()))
+        first.executor.revoke(first.key("revoked"))
+        first.tasks.remove("revoked")
+        first.until("these are final", lambda: {*GOOD, *BAD} <= set(first.finals))
+        first.until("this is over", lambda: first.executor.queued_tasks == {})
+        for _ in range(3):
+            first.until("Redis is back", lambda: not first.executor._redis.away)
+            first.beat()
 
-            # It dies, and another one adopts what it left.
-            second = Run(stack, stack.executor("exec-2", **through))
-            request = LaunchRequest(second.key("adopted"), ["sh"], "run-adopted")
-            lease = stack.keys.executor("exec-1")
-            poll("its lease ends", lambda: not stack.redis.exists(lease))
-            poll("adopted", lambda: second.executor.adopt([request]) == [])
-            second.tasks.append("adopted")
-            second.finish()
-            second.until("every pod is gone", lambda: not pods(stack))
-            lost = +snipper.lost
-            stats = stack.cluster.admin.get("/_local/stats")
-            dead = stack.redis.xlen(stack.keys.dead)
-            second.executor.end()
-            stack.kill()
+        # It dies, and another one adopts what it left.
+        second = Run(stack, stack.executor("exec-2", **through))
+        request = LaunchRequest(second.key("adopted"), ["sh"], "run-adopted")
+        lease = stack.keys.executor("exec-1")
+        poll("its lease ends", lambda: not stack.redis.exists(lease))
+        poll("adopted", lambda: second.executor.adopt([request]) == [])
+        second.tasks.append("adopted")
+        second.finish()
+        second.until("every pod is gone", lambda: not pods(stack))
+        lost = +snipper.lost
+        stats = stack.cluster.admin.get("/_local/stats")
+        dead = stack.redis.xlen(stack.keys.dead)
+        second.executor.end()
+        stack.kill()
 
-    assert lost == TIMES
+    assert lost == dict.fromkeys(SCRIPTS, 1)
     assert dead == 1
     starts = collections.Counter([*GOOD, "adopted", "revoked"])
     assert (stats["create pods 201"], stats["delete pods 200"]) == (len(starts) + 1,) * 2
     assert stack.starts() == starts
     for task in GOOD:
         assert first.states[task][-1] == "success"
-        assert set(collections.Counter(first.states[task]).values()) == {1}
+        assert max(collections.Counter(first.states[task]).values()) == 1, first.states[task]
     for task, cause in BAD.items():
         assert first.states[task] in (["queued", "failed"], ["failed"])
         assert [outcome.cause for _, outcome in first.finals[task]] == [cause]
@@ -137,6 +135,17 @@ def beat(executor: KubernetesExecutor) -> list[tuple[str, Any]]:
     executor._redis._rest_until = 0.0
     executor.heartbeat()
     return list(executor.get_event_buffer().values())
+
+
+def test_a_launch_that_was_published_twice_is_queued_once(scene: Scene, redis_url: str) -> None:
+    with Snipper(redis_url, publish=2) as snipper:
+        executor = scene.executor(broker__url=snipper.url)
+        executor.execute_async(key(), ["true"])
+        said = [state for _ in range(5) for state, _ in beat(executor)]
+        assert snipper.lost == {"publish": 2}
+        assert said == ["queued"]
+        assert len(scene.queued()) == 1
+        executor.end()
 
 
 def test_a_pod_whose_end_was_told_twice_is_removed_once(scene: Scene, redis_url: str) -> None:
@@ -203,6 +212,24 @@ def test_a_removal_asked_for_again_is_not_forgotten(scene: Scene, redis_url: str
         assert snipper.lost == {"delete_pod": 1}
         assert len(scene.removals()) == 4
         executor.end()
+
+
+def test_a_scheduler_hears_once_that_a_task_runs(scene: Scene) -> None:
+    executor = scene.executor()
+    executor.execute_async(key(), ["true"])
+    executor.heartbeat()
+    attempt = scene.queued()[0].attempt
+    scene.launched(attempt)
+    assert [state for state, _ in beat(executor)] == ["running"]
+    scene.watched(scene.pod(attempt, PodState.RUNNING, started=Started.YES))
+    assert beat(executor) == []
+    executor.scheduler.rewind()  # as after a lost lease
+    scene.redis.xadd(
+        scene.keys.results("exec-1"),
+        {"event": scene.pod(attempt, PodState.RUNNING, started=Started.YES).encode()},
+    )
+    assert beat(executor) == []
+    executor.end()
 
 
 def pods(stack: Stack) -> int:

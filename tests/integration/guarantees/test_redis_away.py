@@ -162,9 +162,11 @@ def test_a_slow_redis_takes_no_longer_than_a_dead_one(
     end = time.monotonic() + 2.0
     executor.execute_async(key("during"), ["true"])
     while time.monotonic() < end:
-        begun = time.monotonic()
-        executor.heartbeat()
-        slowest = max(slowest, time.monotonic() - begun)
+        executor.execute_async(key("revoked"), ["true"])
+        for call in (executor.heartbeat, lambda: executor.revoke(key("revoked"))):
+            begun = time.monotonic()
+            call()
+            slowest = max(slowest, time.monotonic() - begun)
     proxy.delay(0.0)
     proxy.cut()
     assert slowest < WITHIN
@@ -173,6 +175,33 @@ def test_a_slow_redis_takes_no_longer_than_a_dead_one(
         assert published == ["before", "during"]
     poll("all is published once", lambda: (executor.heartbeat(), len(scene.queued()) == 2)[1])
     executor.end()
+
+
+def test_every_call_returns_while_nothing_is_answered(slow: tuple[Scene, TcpProxy]) -> None:
+    scene, proxy = slow
+    executor = through(proxy, scene)
+    executor.execute_async(key(), ["true"])
+    executor.heartbeat()
+    proxy.black_hole()
+    other = LaunchRequest(key("other"), ["true"], "launch")
+    calls: dict[str, Callable[[], Any]] = {
+        "heartbeat": executor.heartbeat,
+        "sync": executor.sync,
+        "adopt": lambda: executor.adopt([other]),
+        "clear": executor.clear_not_launched_queued_tasks,
+        "get_event_buffer": executor.get_event_buffer,
+        "waiting": lambda: executor.waiting(key()),
+        "revoke": lambda: executor.revoke(key("other")),
+        "end": executor.end,
+    }
+    took = {}
+    for name, call in calls.items():
+        executor._redis._rest_until = 0.0  # each is the first to find out
+        begun = time.monotonic()
+        call()
+        took[name] = time.monotonic() - begun
+    assert {name: seconds for name, seconds in took.items() if seconds > 0.75} == {}
+    assert took["heartbeat"] > 0.4, "nothing was asked"
 
 
 def test_its_absence_and_its_return_are_said_once(

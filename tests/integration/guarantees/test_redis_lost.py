@@ -15,7 +15,7 @@ from tests.integration.stack import Process, Run, Stack
 
 PLACE = ("default", "default")
 PODS = "/api/v1/namespaces/default/pods"
-HELD_MS = 1500
+HELD_MS = 800
 NEVER_BOUND = {"pod_override": {"spec": {"schedulerName": "nobody"}}}
 UNREAD = "low"  # the queue that no launcher reads before Redis is lost
 
@@ -74,7 +74,7 @@ class Lost(Run):
         self._hold_creates()
         self.begin("published", queue=UNREAD)
         pending = self.begin("pending", executor_config=NEVER_BOUND)
-        running = self.begin("running", 3.0)
+        running = self.begin("running", 2.0)
         ended = [self.begin(point) for point in ("told", "taken")]
         self.beat()
         wanted = {pending: PodState.PENDING, running: PodState.RUNNING}
@@ -127,7 +127,7 @@ class Lost(Run):
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Lost]]:
     """One loss after another."""
-    settings = {"kubernetes__create_window": 2.5, "kubernetes__retry_budget": 1.5}
+    settings = {"kubernetes__create_window": 1.5, "kubernetes__retry_budget": 1.0}
     with Stack(tmp_path_factory.mktemp("stack"), **settings) as stack:
         stack.watcher()
         stack.launcher(broker__priorities=["high", "normal"])

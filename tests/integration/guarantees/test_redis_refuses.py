@@ -19,7 +19,7 @@ from kbroker.redis_client import connect, connect_async
 from tests.integration.scene import PLACE, Scene, key, poll
 from tests.integration.stack import Run, Stack, running
 
-REFUSED = 1.1
+REFUSED = 0.6
 # A process has some threads and loops that each say it.
 LINES = 12
 
