@@ -40,9 +40,10 @@ AWAY = (
 
 # Refusals that end by themselves or by an operator's hand, and have no class of their own: a
 # script runs for long, a snapshot could not be saved, there are too few replicas. Servers before
-# Redis 7 put the code of what a script was refused behind "-", inside a general error.
+# Redis 7 put the code of what a script was refused behind "-", inside a general error;
+# redis-py shows a pipeline's error as it would a tuple.
 _REFUSAL = re.compile(
-    r"(?:^|: ?|-)(?:BUSY|UNKILLABLE|MISCONF|NOREPLICAS|OOM|READONLY|MASTERDOWN|LOADING) "
+    r"(?:^|: ?|-|\(')(?:BUSY|UNKILLABLE|MISCONF|NOREPLICAS|OOM|READONLY|MASTERDOWN|LOADING) "
 )
 
 

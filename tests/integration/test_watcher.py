@@ -201,6 +201,8 @@ def test_a_broken_watch_loses_and_repeats_nothing(world: WatcherWorld, how: str)
 
 def test_a_silent_connection_is_given_up(world: WatcherWorld) -> None:
     watcher = world.watching(watcher__silent_timeout=1.0)
+    # What is heard is heard on the open watch: now there is one to silence.
+    assert world.final(world.launched("heard")).state is PodState.SUCCEEDED
     world.admin.post("/_local/watches", {"action": "silence"})
     attempt = world.launched("unheard")
     assert world.final(attempt).state is PodState.SUCCEEDED

@@ -127,7 +127,11 @@ class Lost(Run):
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Lost]]:
     """One loss after another."""
-    settings = {"kubernetes__create_window": 1.5, "kubernetes__retry_budget": 1.0}
+    settings = {
+        "core__executor_lease": 20.0,  # nobody renews it while the tasks come to their points
+        "kubernetes__create_window": 1.5,
+        "kubernetes__retry_budget": 1.0,
+    }
     with Stack(tmp_path_factory.mktemp("stack"), **settings) as stack:
         stack.watcher()
         stack.launcher(broker__priorities=["high", "normal"])
