@@ -74,7 +74,7 @@ class Lost(Run):
         self._hold_creates()
         self.begin("published", queue=UNREAD)
         pending = self.begin("pending", executor_config=NEVER_BOUND)
-        running = self.begin("running", 2.0)
+        running = self.begin("running", 3.0)
         ended = [self.begin(point) for point in ("told", "taken")]
         self.beat()
         wanted = {pending: PodState.PENDING, running: PodState.RUNNING}
