@@ -120,6 +120,7 @@ class Journal:
             self._lock()
             self._read()
         except BaseException:
+            # Nobody else knows of the open file, whatever ended this: Ctrl-C too.
             self._file.close()
             raise
 

@@ -105,6 +105,7 @@ def _print(report: Report, *, json: bool) -> None:
         return
     for name, count in sorted(report.faults.items()):
         typer.echo(f"{count:5} {name}")
+    typer.echo(f"{report.impossible:5} that could not begin, or be healed, because of another one")
     verdict = report.verdict
     for what in ("lost", "duplicated", "stuck", "wrong_state"):
         for line in getattr(verdict, what):

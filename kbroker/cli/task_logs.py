@@ -51,6 +51,7 @@ class TaskLogs:
         try:
             self._kube = self._run(_connect(config)).result()
         except BaseException:
+            # The thread would outlive whatever ended this: Ctrl-C too.
             self._stop()
             raise
 

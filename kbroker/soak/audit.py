@@ -11,7 +11,7 @@ from kbroker.soak.database import Ending
 from kbroker.soak.ledger import Line
 from kbroker.soak.workload import KINDS, Op, Request
 
-SUCCESS, FAILED = "success", "failed"
+SUCCESS = "success"
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,4 +67,5 @@ class Injector:
         try:
             heal()
         except _IMPOSSIBLE as error:
+            self._stack.counts["impossible"] += 1
             self._say(f"{name} was not healed: {error}")

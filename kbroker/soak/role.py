@@ -46,5 +46,5 @@ class LauncherRole:
 
     def take(self) -> None:
         """The user has no role any more."""
-        with contextlib.suppress(ClusterError):
+        with contextlib.suppress(ClusterError):  # it has none already
             self._admin.delete(f"{_API}/rolebindings/{_NAME}")

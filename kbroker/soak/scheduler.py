@@ -7,7 +7,6 @@ final state to its database before it lets the executor go on, as any scheduler 
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import time
 from pathlib import Path
@@ -47,7 +46,6 @@ class Scheduler:
         self._adopt_at = 0.0
         self._tell_at = 0.0
         self._slowest = 0.0
-        self._late = 0
         self._leaving = False
 
     def run(self) -> None:
@@ -64,7 +62,6 @@ class Scheduler:
             time.sleep(_BEAT)
         self._executor.heartbeat()
         self._executor.end()
-        self._tell(last=True)
 
     @property
     def _idle(self) -> bool:
@@ -107,15 +104,13 @@ class Scheduler:
     def _beat(self) -> None:
         began = time.monotonic()
         self._executor.heartbeat()
-        took = time.monotonic() - began
-        self._slowest = max(self._slowest, took)
-        self._late += took > 1.0
+        self._slowest = max(self._slowest, time.monotonic() - began)
         for state, info in self._executor.get_event_buffer().values():
             if state in _FINAL and isinstance(info, Outcome):
                 self._database.ended(_ending(self._life, state, info))
 
-    def _tell(self, *, last: bool = False) -> None:
-        if not last and time.monotonic() < self._tell_at:
+    def _tell(self) -> None:
+        if time.monotonic() < self._tell_at:
             return
         self._tell_at = time.monotonic() + _TELL_EVERY
         self._database.tell(
@@ -126,9 +121,6 @@ class Scheduler:
                 "queued": len(self._executor.queued_tasks),
                 "adopting": [launch.launch_id for launch in self._to_adopt],
                 "slowest_heartbeat": self._slowest,
-                "late_heartbeats": self._late,
-                "peak_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-                "left": last,
             }
         )
 

@@ -55,6 +55,7 @@ class Report:
     Attributes:
         verdict: of the audit.
         faults: name → how often it happened.
+        impossible: faults that could not begin because of another one, or could not be healed.
         seed: of the plan.
         seconds: it took.
         memory: "start", "middle" and "end" → process → resident KB.
@@ -65,6 +66,7 @@ class Report:
 
     verdict: Verdict
     faults: dict[str, int]
+    impossible: int
     seed: int
     seconds: float
     memory: dict[str, dict[str, int]]
@@ -161,7 +163,7 @@ class Soak:
         stack.databases[request.scheduler].ask(request)
 
     def _progress(self, stack: SoakStack) -> None:
-        asked = sum(request.op is Op.RUN for request in self._asked) + len(stack.extra)
+        asked = sum(request.op is Op.RUN for request in self._asked)
         ended = sum(len(database.endings()) for database in stack.databases.values())
         self._say(f"{asked} launches wanted, {ended} final states told")
 
@@ -206,7 +208,7 @@ class Soak:
 
     def _report(self, stack: SoakStack, left: list[str]) -> Report:
         evidence = Evidence(
-            requests=[*self._asked, *stack.extra],
+            requests=self._asked,
             ledger=ledger.read(stack.ledger),
             endings={name: database.endings() for name, database in stack.databases.items()},
             hits=stack.hits,
@@ -217,6 +219,7 @@ class Soak:
         return Report(
             judge(evidence),
             faults,
+            stack.counts["impossible"],
             self._wanted.seed,
             self._now,
             self._memory,

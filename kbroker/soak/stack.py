@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,7 +25,6 @@ from kbroker.soak.pods import PodView
 from kbroker.soak.processes import SoakProcess
 from kbroker.soak.proxy import TcpProxy
 from kbroker.soak.role import LauncherRole
-from kbroker.soak.workload import Request
 
 SCHEDULERS = ("a", "b")
 _DEPLOYMENT = "kbroker-soak"
@@ -97,7 +95,6 @@ class SoakStack:
         ledger: path of the file that the tasks write.
         counts: how often each fault happened, and what else is worth counting.
         hits: uid of a pod that was harmed from outside → how.
-        extra: what faults themselves want to be run.
     """
 
     def __init__(
@@ -107,7 +104,6 @@ class SoakStack:
         self.ledger = self.folder / "ledger"
         self.counts: Counter[str] = Counter()
         self.hits: dict[str, str] = {}
-        self.extra: list[Request] = []
         self._settings = {**_QUICK, **(settings or {})}
         self.redis_server = EmbeddedRedis()
         self.cluster = LocalCluster(
@@ -116,7 +112,6 @@ class SoakStack:
             max_pods=250,
             no_create_before_policy=not policy,
         )
-        self._stopped = threading.Event()
 
     # Life.
 
@@ -161,7 +156,6 @@ class SoakStack:
         self._until_ready()
 
     def _stop(self) -> None:
-        self._stopped.set()
         for process in self.processes:
             process.kill(again=False)
         for proxy in self._proxies:

@@ -8,8 +8,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from kbroker.errors import ClusterError
-from kbroker.soak.faults.fault import Begin, Heal, fault
+from kbroker.soak.faults.fault import Begin, Heal, fault, on_the_way
 from kbroker.soak.stack import SoakStack
 
 CREATE = {"verb": "create", "resource": "pods"}
@@ -23,16 +22,17 @@ _FEW = 5
 @contextlib.contextmanager
 def rule(stack: SoakStack, match: dict[str, str], action: dict[str, Any]) -> Iterator[None]:
     """The API server misbehaves so for this long."""
-    heal = _begin_rule(stack, match, action)
+    heal = begin_rule(stack, match, action)
     try:
         yield
     finally:
         heal()
 
 
-def _begin_rule(
+def begin_rule(
     stack: SoakStack, match: dict[str, str], action: dict[str, Any], times: int | None = None
 ) -> Heal:
+    """The API server misbehaves so until it is healed, or so many times."""
     name = uuid.uuid4().hex
     admin = stack.cluster.admin
     admin.post("/_local/faults", {"name": name, "match": match, "action": action, "times": times})
@@ -41,17 +41,12 @@ def _begin_rule(
 
 def _rule(match: dict[str, str], times: int | None = None, **action: Any) -> Begin:
     """Every request that matches, or so many of them, while it lasts."""
-    return lambda stack, _rng: _begin_rule(stack, match, action, times)
+    return lambda stack, _rng: begin_rule(stack, match, action, times)
 
 
 def _way(behaviour: str, *arguments: Any) -> Begin:
     """The launchers' way to the API server behaves so while it lasts."""
-
-    def begin(stack: SoakStack, _rng: random.Random) -> Heal:
-        getattr(stack.launcher_way, behaviour)(*arguments)
-        return stack.launcher_way.behave
-
-    return begin
+    return on_the_way(lambda stack: stack.launcher_way, behaviour, *arguments)
 
 
 def _quota(stack: SoakStack, rng: random.Random) -> Heal:
@@ -77,8 +72,7 @@ def _restored(stack: SoakStack, rng: random.Random) -> Heal:
         admin.post("/_local/restore", {})
         for uid in before ^ since:
             stack.hits[uid] = "restored"
-        with contextlib.suppress(ClusterError):
-            stack.role.give()
+        stack.role.give()
 
     return heal
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from kbroker.soak.plan import FaultShape
+from kbroker.soak.proxy import TcpProxy
 from kbroker.soak.stack import SoakStack
 
 Heal = Callable[[], object]
@@ -26,6 +28,23 @@ class Fault:
     shape: FaultShape
     begin: Begin
     meaning: str
+
+
+def on_the_way(way: Callable[[SoakStack], TcpProxy], behaviour: str, *arguments: Any) -> Begin:
+    """A proxy misbehaves while the fault lasts.
+
+    Args:
+        way: which one.
+        behaviour: name of the method of `TcpProxy` that begins it.
+        arguments: of that method.
+    """
+
+    def begin(stack: SoakStack, _rng: random.Random) -> Heal:
+        proxy = way(stack)
+        getattr(proxy, behaviour)(*arguments)
+        return proxy.behave
+
+    return begin
 
 
 def fault(

@@ -7,7 +7,7 @@ import random
 import signal
 from typing import Any
 
-from kbroker.soak.faults.fault import Begin, Heal, fault
+from kbroker.soak.faults.fault import Begin, Heal, fault, on_the_way
 from kbroker.soak.stack import SoakStack
 
 _LANE = "redis"
@@ -57,12 +57,7 @@ def _full(stack: SoakStack, _rng: random.Random) -> Heal:
 
 def _way(behaviour: str, *arguments: Any) -> Begin:
     """Everybody's way to Redis behaves so while it lasts."""
-
-    def begin(stack: SoakStack, _rng: random.Random) -> Heal:
-        getattr(stack.redis_way, behaviour)(*arguments)
-        return stack.redis_way.behave
-
-    return begin
+    return on_the_way(lambda stack: stack.redis_way, behaviour, *arguments)
 
 
 FAULTS = [

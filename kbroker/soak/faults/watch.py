@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from kbroker.soak.faults.api import rule
-from kbroker.soak.faults.fault import Begin, Heal, fault
+from kbroker.soak.faults.api import begin_rule
+from kbroker.soak.faults.fault import Begin, Heal, fault, on_the_way
 from kbroker.soak.stack import SoakStack
 
 _LANE = "watch"
@@ -23,12 +23,7 @@ def _watches(action: str) -> Begin:
 
 def _way(behaviour: str, *arguments: Any) -> Begin:
     """The watchers' way to the API server behaves so while it lasts."""
-
-    def begin(stack: SoakStack, _rng: random.Random) -> Heal:
-        getattr(stack.watcher_way, behaviour)(*arguments)
-        return stack.watcher_way.behave
-
-    return begin
+    return on_the_way(lambda stack: stack.watcher_way, behaviour, *arguments)
 
 
 def _compacted(stack: SoakStack, _rng: random.Random) -> Heal:
@@ -43,15 +38,8 @@ def _compacted(stack: SoakStack, _rng: random.Random) -> Heal:
 
 
 def _relist_fails(stack: SoakStack, rng: random.Random) -> Heal:
-    heal = _compacted(stack, rng)
-    failing = rule(stack, {"verb": "list", "resource": "pods"}, {"status": 500})
-    failing.__enter__()
-
-    def end() -> None:
-        heal()
-        failing.__exit__(None, None, None)
-
-    return end
+    begin_rule(stack, {"verb": "list", "resource": "pods"}, {"status": 500}, times=1)
+    return _compacted(stack, rng)
 
 
 FAULTS = [
