@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kbroker.kube_scheduler import AirflowKubernetesScheduler
 from kbroker.message import DeleteMessage
+from kbroker.task import Launch
 from kbroker.tracked import Tracked
 
 # A removal that did not happen is asked for again after this many seconds.
@@ -15,8 +16,10 @@ ASK_AGAIN = 60.0
 
 @dataclass(slots=True)
 class _Leaving:
+    launch: Launch
     removal: DeleteMessage
     ask_at: float
+    doubted: bool = False  # whether Redis may have lost the request
 
 
 class Departures:
@@ -78,9 +81,9 @@ class Departures:
             return None
         del self._over[: len(batch)]
         ask_at = self._monotonic() + self._kubernetes.create_window + ASK_AGAIN
-        for _, removal in batch:
+        for tracked, removal in batch:
             if removal is not None:
-                self._leaving[removal.uid] = _Leaving(removal, ask_at)
+                self._leaving[removal.uid] = _Leaving(tracked.attempt.launch, removal, ask_at)
         return [tracked for tracked, _ in batch]
 
     def check(self) -> None:
@@ -96,6 +99,12 @@ class Departures:
         present = self._scheduler.pods_present(
             [(x.removal.cluster, x.removal.namespace, x.removal.pod) for x in batch]
         )
+        doubted = [one for one in batch if one.doubted]
+        asked = self._scheduler.removals_asked([(x.launch, x.removal.uid) for x in doubted])
+        for one, known in zip(doubted, asked, strict=True):
+            one.doubted = False
+            if not known:
+                one.ask_at = 0.0
         for one, exists in zip(batch, present, strict=True):
             removal = one.removal
             if exists and now >= one.ask_at:
@@ -105,10 +114,10 @@ class Departures:
             if exists or not complete[removal.cluster, removal.namespace]:
                 self._leaving[removal.uid] = one  # at the end: the others get their turn
 
-    def ask_all_again(self) -> None:
-        """Redis may have lost the requests: ask for every pod that is still there."""
+    def doubt_all(self) -> None:
+        """Redis may have lost the requests: ask again for those that no record knows of."""
         for one in self._leaving.values():
-            one.ask_at = 0.0
+            one.doubted = True
 
     def _removal(self, tracked: Tracked) -> DeleteMessage | None:
         delete = self._kubernetes.delete_worker_pods and (

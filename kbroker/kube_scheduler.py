@@ -250,6 +250,14 @@ class AirflowKubernetesScheduler:
         with availability():
             return [bool(reply) for reply in pipe.execute()] if pods else []
 
+    def removals_asked(self, pods: Sequence[tuple[Launch, str]]) -> list[bool]:
+        """Whether the record of each launch knows that this uid's removal was asked for."""
+        pipe = self._redis.pipeline(transaction=False)
+        for launch, uid in pods:
+            pipe.hexists(self.keys.task(launch.digest), f"removal:{uid}")
+        with availability():
+            return [bool(reply) for reply in pipe.execute()] if pods else []
+
     def given_up(self, launches: Sequence[Launch]) -> list[bool]:
         """Whether the record of each says that it is over, or not ours; in one pipeline.
 

@@ -74,7 +74,7 @@ class Reconciliation:
 
     def all_soon(self) -> None:
         """Redis may have lost everything: begin a round at the next turn."""
-        self._departures.ask_all_again()
+        self._departures.doubt_all()
         self._next_round = 0.0
 
     def turn(self) -> None:

@@ -95,6 +95,30 @@ def test_removal_is_asked_for_once_and_not_before_the_name_is_free(scene: Scene)
     assert removals[0]["not_before"] == granted.create_before
 
 
+@pytest.mark.parametrize(("lost", "asked"), [("the lease", 1), ("everything about it", 2)])
+def test_what_is_asked_for_again_after_the_lease_was_missing(
+    scene: Scene, lost: str, asked: int
+) -> None:
+    """It may have lapsed, or Redis may have lost the request: the record tells."""
+    executor = scene.executor(kubernetes__create_window=30.0)
+    attempt = publish(executor, scene)
+    scene.launched(attempt)
+    scene.watched(scene.pod(attempt, PodState.SUCCEEDED, exit_code=0))
+    executor.heartbeat()
+    executor.get_event_buffer()
+    executor.heartbeat()
+    assert len(scene.removals()) == 1
+    lease = scene.keys.executor(executor.executor_id)
+    scene.redis.delete(lease)
+    if lost != "the lease":
+        scene.redis.delete(scene.keys.task(attempt.launch.digest))
+    poll("it has the lease again", lambda: (executor.heartbeat(), scene.redis.exists(lease))[1])
+    for _ in range(3):
+        time.sleep(executor.config.core.reconcile_interval)  # a round of reconciliation
+        executor.heartbeat()
+    assert len(scene.removals()) == asked
+
+
 @pytest.mark.parametrize(
     ("delete", "on_failure", "state", "asked"),
     [

@@ -17,6 +17,8 @@ from tests.integration.stack import Run, Stack
 
 NO_IMAGE = {"image": "nowhere.invalid/busybox:1"}
 FULL = "exceeded quota: full, requested: pods=1, used: pods=9, limited: pods=9"
+# Its first attempt has failed by then, on a busy machine too.
+BETWEEN = 10.0
 WRITTEN = LaunchMessage.as_dict
 
 
@@ -70,10 +72,10 @@ class Messages(Run):
         self.stack.launcher()
         now = time.time()
         self.want("parked", self.stack.command("parked"), expires_at=now + 1)
-        self.want("between", ["true"], executor_config=NO_IMAGE, expires_at=now + 3)
+        self.want("between", ["true"], executor_config=NO_IMAGE, expires_at=now + BETWEEN)
         waiting, between = self.executor.waiting, self.key("between")
         self.until("its first attempt fails", lambda: waiting(between) == "waits to be published")
-        while time.time() < now + 3.1:  # nothing is published meanwhile
+        while time.time() < now + BETWEEN + 0.1:  # nothing is published meanwhile
             self.executor.sync()
             time.sleep(0.05)
         self.until_final("late", "nonsense", "unreadable", "parked", "between")
@@ -108,7 +110,7 @@ def test_too_late_to_be_launched(run: Messages, task: str) -> None:
     assert (state, outcome.cause) == ("failed", Cause.EXPIRED)
     assert outcome.message.startswith("not launched: it waited ")
     assert outcome.message.endswith(
-        {"late": "limit 0.3 s", "parked": "limit 1.0 s", "between": "limit 3.0 s"}[task]
+        {"late": "limit 0.3 s", "parked": "limit 1.0 s", "between": f"limit {BETWEEN} s"}[task]
     )
     assert outcome.attempts == (2 if task == "between" else 1)
     assert run.stack.starts()[task] == 0
