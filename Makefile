@@ -28,8 +28,9 @@ venv: $(VENV)/.dev ## Create the virtual environment with all that development n
 demo: $(VENV)/.local ## Run about fifty real tasks through the whole of kbroker
 	@$(BIN)/kbroker demo
 
+# Most tests wait for processes: four workers keep two cores busy.
 test: $(VENV)/.dev ## Run the tests
-	env -u KUBECONFIG $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	env -u KUBECONFIG $(BIN)/python -m pytest -q -n 4 --dist loadfile
 
 conformance: $(VENV)/.dev ## Prove what kbroker needs of a cluster: the local one, or KUBECONFIG=/path
 	$(BIN)/python -m pytest -q tests/conformance
