@@ -222,6 +222,9 @@ async def _first_of(*duties: Coroutine[Any, Any, None]) -> None:
             for task in left:
                 task.cancel()
             _, left = await asyncio.wait(left, timeout=0.1)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # asyncio prints those that nobody has asked for
     for task in tasks:
         if task in done:
             task.result()
