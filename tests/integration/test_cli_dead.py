@@ -19,7 +19,7 @@ SECRET = "s3cret"
 
 @pytest.fixture
 def scene(redis_url: str) -> Scene:
-    scene = Scene(redis_url)
+    scene = Scene(redis_url, kubernetes__create_window=30.0)  # no test waits for its end
     scene.lead()
     return scene
 
