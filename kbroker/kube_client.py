@@ -20,6 +20,7 @@ import orjson
 from kbroker.errors import ClusterError
 from kbroker.kube_answer import ApiError, answering, refusal
 from kbroker.kube_credentials import Credentials
+from kbroker.naming import FINALIZER
 from kbroker.pod import PodPage
 from kbroker.retry import ApiFailure
 from kbroker.settings import KubernetesSettings
@@ -27,6 +28,7 @@ from kbroker.settings import KubernetesSettings
 __all__ = ["ApiError", "KubeClient"]
 
 _MERGE_PATCH = "application/merge-patch+json"
+_STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 # Shorter than the API server's own 90 s, so that it never closes one that we are about to use.
 _KEEP_ALIVE = 60.0
 
@@ -124,6 +126,20 @@ class KubeClient:
         """Merge-patch a pod; the new object as JSON. uid and version in it are preconditions."""
         return await self._request(
             "PATCH", _pods(namespace, name), orjson.dumps(patch), content_type=_MERGE_PATCH
+        )
+
+    async def release_pod(
+        self, namespace: str, name: str, *, uid: str, resource_version: int | None = None
+    ) -> bytes:
+        """Take kbroker's finalizer off exactly this pod; the new object as JSON."""
+        metadata: dict[str, Any] = {"uid": uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}
+        if resource_version is not None:
+            metadata["resourceVersion"] = str(resource_version)
+        return await self._request(
+            "PATCH",
+            _pods(namespace, name),
+            orjson.dumps({"metadata": metadata}),
+            content_type=_STRATEGIC_PATCH,
         )
 
     async def list_pods(

@@ -137,6 +137,7 @@ class Removal(StrEnum):
     """How a pod is to go."""
 
     DELETE = "delete"  # it has finished, or is unwanted
+    RELEASE = "release"  # it has finished and is kept: whoever deletes it may
     STOP = "stop"  # end it so that its last status proves whether a container started
 
 
@@ -150,7 +151,7 @@ class DeleteMessage:
         namespace: the pod's namespace.
         pod: the pod's name.
         uid: the pod's uid, a precondition.
-        removal: delete or stop.
+        removal: delete, release or stop.
         resource_version: precondition where a state was judged; None for none.
         not_before: milliseconds since the epoch by Redis' clock; until then the name
             must be held, so the pod is only stopped.

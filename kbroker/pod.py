@@ -81,6 +81,8 @@ class Metadata(_Part, frozen=True, rename="camel"):
     annotations: dict[str, str] | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    finalizers: list[str] | None = None
 
 
 class InitContainer(_Part, frozen=True, rename="camel"):
@@ -141,6 +143,17 @@ class Pod(_Part, frozen=True, rename="camel"):
     def resource_version(self) -> int:
         """The version of the object; 0 where it has none."""
         return int(self.metadata.resource_version or 0)
+
+    @property
+    def only_held(self) -> bool:
+        """Whether it is deleted, and nothing but finalizers keeps the object.
+
+        The API server would have removed it: its grace period is 0, as for a pod without a
+        node, one that has ended, and one that was deleted by force.
+        https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination-forced
+        """
+        metadata = self.metadata
+        return bool(metadata.deletion_timestamp) and metadata.deletion_grace_period_seconds == 0
 
     @property
     def node(self) -> str | None:

@@ -48,6 +48,11 @@ class Pods(Protocol):
     ) -> None:
         """Delete exactly this pod."""
 
+    async def release_pod(
+        self, namespace: str, name: str, *, uid: str, resource_version: int | None = None
+    ) -> bytes:
+        """Take kbroker's finalizer off exactly this pod."""
+
     async def patch_pod(self, namespace: str, name: str, patch: dict[str, Any]) -> bytes:
         """Merge-patch a pod."""
 
@@ -94,6 +99,8 @@ class PodRemoval:
         """Delete or stop the pod; `now` is Redis' clock in ms."""
         removal = _Removal(item, message, now)
         try:
+            if message.removal is Removal.RELEASE:
+                return await self._release(removal)
             if message.removal is Removal.DELETE and not removal.early:
                 return await self._delete(removal)
             return await self._stop(removal)
@@ -103,6 +110,18 @@ class PodRemoval:
     def not_ready(self, item: WorkItem, message: DeleteMessage, now: int) -> Outcome:
         """The launcher itself is refused: the removal waits."""
         return Leave() if item.entry is not None else self._parked(_Removal(item, message, now))
+
+    async def _release(self, removal: _Removal) -> Outcome:
+        """Let go of the pod without deleting it."""
+        if removal.early:
+            return self._held(removal)
+
+        async def request(_timeout: float) -> None:
+            await _conditional(self._let_go(removal.message, None))
+
+        await self._calls.run(request)
+        self._log("released", removal.message)
+        return Done()
 
     async def _delete(self, removal: _Removal) -> Outcome:
         message = removal.message
@@ -201,13 +220,27 @@ class PodRemoval:
 
     async def _ask_delete(self, message: DeleteMessage, version: int | None) -> _Answer:
         async def request(_timeout: float) -> _Answer:
-            return await _conditional(
-                self._pods.delete_pod(
-                    message.namespace, message.pod, uid=message.uid, resource_version=version
-                )
-            )
+            return await _conditional(self._let_go_and_delete(message, version))
 
         return await self._calls.run(request)
+
+    async def _let_go_and_delete(self, message: DeleteMessage, version: int | None) -> None:
+        pod = await self._let_go(message, version)
+        if pod.only_held and not pod.metadata.finalizers:
+            return  # somebody had deleted it: our finalizer alone kept it
+        await self._pods.delete_pod(
+            message.namespace,
+            message.pod,
+            uid=message.uid,
+            resource_version=None if version is None else pod.resource_version,
+        )
+
+    async def _let_go(self, message: DeleteMessage, version: int | None) -> Pod:
+        """Take our finalizer off."""
+        body = await self._pods.release_pod(
+            message.namespace, message.pod, uid=message.uid, resource_version=version
+        )
+        return Pod.decode(body)
 
     async def _ask_stop(self, message: DeleteMessage, pod: Pod) -> _Answer:
         patch = {
@@ -250,10 +283,15 @@ async def _conditional(change: Any) -> _Answer:
     except ApiError as error:
         if error.status == 404:
             return _Answer.GONE
-        if error.status == 409:
+        if error.status == 409 or _of_another_pod(error):
             return _Answer.CHANGED
         raise
     return _Answer.DONE
+
+
+def _of_another_pod(error: ApiError) -> bool:
+    """A patch whose uid does not match is not a conflict but an invalid change of the uid."""
+    return error.status == 422 and "metadata.uid" in str(error)
 
 
 def _finished(pod: Pod) -> bool:

@@ -21,6 +21,7 @@ from kbroker.executor_config import BASE_CONTAINER, KubernetesExecutorConfig
 from kbroker.message import LaunchMessage
 from kbroker.naming import (
     CREATE_BEFORE,
+    FINALIZER,
     annotations_for,
     create_before_annotation,
     labels_for,
@@ -201,6 +202,8 @@ def _identify(pod: dict[str, Any], message: LaunchMessage, create_before_ms: int
         annotations.pop(CREATE_BEFORE, None)
     else:
         annotations[CREATE_BEFORE] = create_before_annotation(create_before_ms)
+    held = metadata.get("finalizers") or []
+    metadata["finalizers"] = [*held, *({FINALIZER} - set(held))]
     container = _base_container(pod, "pod")
     container["command"] = list(message.command)
     # Kubernetes would append them to the command.

@@ -67,7 +67,7 @@ def pod_event(event_type: str, pod: Pod, attempt: Attempt, cluster: str) -> PodE
         return _succeeded(event, pod, None)
     if pod.phase == "Failed":
         return _failed(event, pod)
-    if event_type == DELETED:
+    if event_type == DELETED or pod.only_held:
         return _deleted(event, pod)
     return _alive(event, pod, base_status(pod))
 

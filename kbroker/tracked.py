@@ -8,7 +8,13 @@ from kbroker.errors import TaskError
 from kbroker.event import Cause, Outcome, PodEvent, PodState
 from kbroker.executor_config import KubernetesExecutorConfig
 from kbroker.kube_config import KubeConfig
-from kbroker.message import DeleteMessage, LaunchMessage, LaunchRequest, check_command
+from kbroker.message import (
+    DeleteMessage,
+    LaunchMessage,
+    LaunchRequest,
+    Removal,
+    check_command,
+)
 from kbroker.task import Attempt, Launch, TaskKey
 from kbroker.task_state import PHASE_OF, Phase, View
 
@@ -132,8 +138,8 @@ class Tracked:
             finished_at=last.at or now,
         )
 
-    def removal(self) -> DeleteMessage | None:
-        """The request to remove the last attempt's pod; None if there is none."""
+    def removal(self, how: Removal) -> DeleteMessage | None:
+        """The request to remove, or to release, the last attempt's pod; None if there is none."""
         last = self.last
         if last is None or last.uid is None:
             return None
@@ -143,6 +149,7 @@ class Tracked:
             namespace=last.namespace,
             pod=last.pod,
             uid=last.uid,
+            removal=how,
             reason="the task has finished",
         )
 

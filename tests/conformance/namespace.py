@@ -6,6 +6,7 @@ import secrets
 import time
 
 from tests.conformance.cluster import Cluster, path
+from tests.conformance.pods import remove
 
 _REMOVED_WITHIN = 3.0
 
@@ -35,14 +36,13 @@ class Namespace:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the pods, whose nodes do not exist, then the namespace.
+        """Remove the pods, then the namespace.
 
         Without a namespace controller it stays for ever in the phase Terminating.
         """
         pods = self.cluster.call("GET", path("pods", self.name)).expect(200)
         for pod in pods["items"]:
-            name = pod["metadata"]["name"]
-            self.cluster.call("DELETE", path("pods", self.name, name, gracePeriodSeconds=0))
+            remove(self.cluster, self.name, pod["metadata"]["name"])
         self.cluster.call("DELETE", f"/api/v1/namespaces/{self.name}")
         deadline = time.monotonic() + _REMOVED_WITHIN
         while time.monotonic() < deadline:

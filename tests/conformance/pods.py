@@ -14,7 +14,15 @@ from tests.conformance.watch import Watch
 # Of no cluster: only the suite binds these pods.
 SCHEDULER = "kbroker-conformance"
 IMAGE = "busybox:1.37"
+MERGE = "application/merge-patch+json"
 CASE = "kbroker-conformance/case"
+
+
+def remove(cluster: Cluster, namespace: str, name: str) -> None:
+    """Remove a pod, whatever holds it, whether or not its node exists."""
+    free = {"metadata": {"finalizers": None}}
+    cluster.call("PATCH", path("pods", namespace, name), free, MERGE)
+    cluster.call("DELETE", path("pods", namespace, name, gracePeriodSeconds=0))
 
 
 class Pods:
@@ -103,4 +111,4 @@ class Pods:
         for watch in self._watches:
             watch.close()
         for name in self.names():
-            self.cluster.call("DELETE", self.path(name, gracePeriodSeconds=0))
+            remove(self.cluster, self.namespace, name)

@@ -122,16 +122,16 @@ def test_what_is_asked_for_again_after_the_lease_was_missing(
 @pytest.mark.parametrize(
     ("delete", "on_failure", "state", "asked"),
     [
-        (True, True, PodState.SUCCEEDED, 1),
-        (True, True, PodState.FAILED, 1),
-        (True, False, PodState.SUCCEEDED, 1),
-        (True, False, PodState.FAILED, 0),
-        (False, True, PodState.SUCCEEDED, 0),
-        (False, True, PodState.FAILED, 0),
+        (True, True, PodState.SUCCEEDED, "delete"),
+        (True, True, PodState.FAILED, "delete"),
+        (True, False, PodState.SUCCEEDED, "delete"),
+        (True, False, PodState.FAILED, "release"),
+        (False, True, PodState.SUCCEEDED, "release"),
+        (False, True, PodState.FAILED, "release"),
     ],
 )
 def test_which_finished_pods_are_kept(
-    scene: Scene, delete: bool, on_failure: bool, state: PodState, asked: int
+    scene: Scene, delete: bool, on_failure: bool, state: PodState, asked: str
 ) -> None:
     executor = scene.executor(
         kubernetes__delete_worker_pods=delete, kubernetes__delete_worker_pods_on_failure=on_failure
@@ -142,7 +142,7 @@ def test_which_finished_pods_are_kept(
     executor.heartbeat()
     executor.get_event_buffer()
     executor.heartbeat()
-    assert len(scene.removals()) == asked
+    assert [removal["removal"] for removal in scene.removals()] == [asked]
     assert scene.record(attempt)["state"] == "final"
 
 

@@ -79,6 +79,11 @@ class Kube:
     ) -> None:
         self._answer("delete", {"name": name, "uid": uid, "version": resource_version})
 
+    async def release_pod(
+        self, namespace: str, name: str, *, uid: str, resource_version: int | None = None
+    ) -> bytes:
+        return self._answer("release", {"name": name, "uid": uid, "version": resource_version})
+
     async def patch_pod(self, namespace: str, name: str, patch: dict[str, Any]) -> bytes:
         return self._answer("patch", patch)
 

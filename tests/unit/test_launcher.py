@@ -366,42 +366,79 @@ RUNNING = pod(
 )
 PULLING = pod(node="n", version=8, container={"waiting": {"reason": "ImagePullBackOff"}})
 BOUND = pod(node="n", version=8)
+TERMINATED = {"deletionTimestamp": "2026-11-23T06:00:00Z", "deletionGracePeriodSeconds": 0}
 STOP_8 = {
     "metadata": {"uid": "uid-1", "resourceVersion": "8"},
     "spec": {"activeDeadlineSeconds": 1},
 }
 STOP = {"removal": Removal.STOP}
+KEPT = {"removal": Removal.RELEASE}
+# What a release answers.
+FREE = pod(node="n", phase="Succeeded", version=9)
+HELD = pod(finalizers=["example.com/audit"], **TERMINATED)
+DELETED = pod(**TERMINATED)
+ANOTHER = error(422, 'Pod "x" is invalid: metadata.uid: Invalid value: "y": field is immutable')
+OTHER_POD = pod(uid="uid-2")
+REMOVED = ["release", "delete"]
 EARLY = {"not_before": NOW + 10_000}
 NAMELESS = {"name": NAME, "uid": "uid-1"}
 
 REMOVALS: list[tuple[str, dict[str, Any], dict[str, Any], type, list[str]]] = [
-    ("deleted", {}, {"delete": [b""]}, Done, ["delete"]),
-    ("gone", {}, {"delete": [NOT_FOUND]}, Done, ["delete"]),
-    ("another uid", {}, {"delete": [CONFLICT], "get": [pod(uid="uid-2")]}, Done, ["delete", "get"]),
-    ("retried", {}, {"delete": [error(500), LOST, b""]}, Done, ["delete"] * 3),
+    ("deleted", {}, {"release": [FREE], "delete": [b""]}, Done, REMOVED),
+    ("gone", {}, {"release": [NOT_FOUND]}, Done, ["release"]),
+    ("gone meanwhile", {}, {"release": [FREE], "delete": [NOT_FOUND]}, Done, REMOVED),
+    ("only held", {}, {"release": [DELETED]}, Done, ["release"]),
+    ("held by others too", {}, {"release": [HELD], "delete": [b""]}, Done, REMOVED),
+    ("another uid", {}, {"release": [ANOTHER], "get": [OTHER_POD]}, Done, ["release", "get"]),
+    (
+        "another uid meanwhile",
+        {},
+        {"release": [FREE], "delete": [CONFLICT], "get": [OTHER_POD]},
+        Done,
+        [*REMOVED, "get"],
+    ),
+    (
+        "retried",
+        {},
+        {"release": [error(500), FREE], "delete": [error(500), LOST, b""]},
+        Done,
+        ["release", *REMOVED * 3],
+    ),
     (
         "judged state over, finished",
         {"resource_version": 7},
-        {"delete": [CONFLICT, b""], "get": [DONE]},
+        {"release": [CONFLICT, FREE], "delete": [b""], "get": [DONE]},
         Done,
-        ["delete", "get", "delete"],
+        ["release", "get", *REMOVED],
     ),
     (
         "judged state over, runs",
         {"resource_version": 7},
-        {"delete": [CONFLICT, b""], "get": [RUNNING]},
+        {"release": [CONFLICT, FREE], "get": [RUNNING]},
         Done,
-        ["delete", "get"],
+        ["release", "get"],
+    ),
+    (
+        "changed after its release",
+        {"resource_version": 7},
+        {"release": [FREE], "delete": [CONFLICT], "get": [RUNNING]},
+        Done,
+        [*REMOVED, "get"],
     ),
     (
         "changing for ever",
         {},
-        {"delete": [CONFLICT], "get": [DONE]},
+        {"release": [CONFLICT], "get": [DONE]},
         Park,
-        ["delete", "get"] * 3 + ["delete", "get"],
+        ["release", "get"] * 4,
     ),
-    ("api down", {}, {"delete": [REFUSED]}, Park, []),
-    ("refused for good", {}, {"delete": [error(403, "denied by hook")]}, Bury, ["delete"]),
+    ("api down", {}, {"release": [REFUSED]}, Park, []),
+    ("refused for good", {}, {"release": [error(403, "denied by hook")]}, Bury, ["release"]),
+    ("released", KEPT, {"release": [FREE]}, Done, ["release"]),
+    ("released, gone", KEPT, {"release": [NOT_FOUND]}, Done, ["release"]),
+    ("released, another uid", KEPT, {"release": [ANOTHER]}, Done, ["release"]),
+    ("released, early", {**KEPT, **EARLY}, {}, Park, []),
+    ("released, api down", KEPT, {"release": [REFUSED]}, Park, []),
     ("early, gone", EARLY, {"get": [NOT_FOUND]}, Done, ["get"]),
     ("early, finished", EARLY, {"get": [DONE]}, Park, ["get"]),
     ("early, runs", EARLY, {"get": [RUNNING], "patch": [b"{}"]}, Park, ["get", "patch"]),
@@ -413,13 +450,19 @@ REMOVALS: list[tuple[str, dict[str, Any], dict[str, Any], type, list[str]]] = [
     ("stop, finished", STOP, {"get": [DONE]}, Done, ["get"]),
     ("stop, bound", STOP, {"get": [BOUND], "patch": [b"{}"]}, Done, ["get", "patch"]),
     ("stop, runs", STOP, {"get": [RUNNING], "patch": [b"{}"]}, Done, ["get", "patch"]),
-    ("stop, unbound", STOP, {"get": [MINE], "delete": [b""]}, Done, ["get", "delete"]),
+    (
+        "stop, unbound",
+        STOP,
+        {"get": [MINE], "release": [FREE], "delete": [b""]},
+        Done,
+        ["get", *REMOVED],
+    ),
     (
         "stop, bound meanwhile",
         STOP,
-        {"get": [MINE, BOUND], "delete": [CONFLICT], "patch": [b"{}"]},
+        {"get": [MINE, BOUND], "release": [CONFLICT], "patch": [b"{}"]},
         Done,
-        ["get", "delete", "get", "patch"],
+        ["get", "release", "get", "patch"],
     ),
     (
         "stop, early, unbound",
@@ -459,7 +502,7 @@ async def test_removal(
     assert isinstance(outcome, expected)
     if requests:
         assert scene.kube.kinds() == requests
-    for asked in scene.kube.asked("delete"):
+    for asked in (*scene.kube.asked("release"), *scene.kube.asked("delete")):
         assert asked["uid"] == "uid-1"
     if isinstance(outcome, Park):
         assert outcome.event is None
@@ -469,13 +512,14 @@ async def test_removal(
 
 
 async def test_preconditions() -> None:
-    scene = Scene(get=[BOUND], patch=[b"{}"], delete=[b""])
+    scene = Scene(get=[BOUND], patch=[b"{}"], release=[FREE], delete=[b""])
     stop = delete_message(removal=Removal.STOP)
     await scene.removal.remove(item(stop), stop, NOW)
     judged = delete_message(resource_version=7)
     await scene.removal.remove(item(judged), judged, NOW)
     assert scene.kube.asked("patch") == [STOP_8]
-    assert scene.kube.asked("delete") == [{**NAMELESS, "version": 7}]
+    assert scene.kube.asked("release") == [{**NAMELESS, "version": 7}]
+    assert scene.kube.asked("delete") == [{**NAMELESS, "version": 9}]  # as the release left it
 
 
 # The whole launcher, with the real scripts on a Redis without sockets.
@@ -653,7 +697,7 @@ async def test_a_drained_launch_that_fails_unexpectedly_dies_in_the_end() -> Non
 
 
 async def test_deletes_are_sent_together_and_waiting_ones_come_back() -> None:
-    world = World(delete=[b""], get=[NOT_FOUND])
+    world = World(release=[FREE], delete=[b""], get=[NOT_FOUND])
     queue = world.keys.delete_queue("default")
     bodies = [delete_message(pod=f"p{n}", uid=f"u{n}").as_dict() for n in range(5)]
     await world.launcher.delete([world.entry(b, f"1-{n}", queue) for n, b in enumerate(bodies)])

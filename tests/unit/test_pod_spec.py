@@ -70,6 +70,7 @@ def test_the_whole_default_manifest():
                 **naming.annotations_for(ATTEMPT, "host-ab12cd"),
                 "kbroker/create-before": "2026-11-23T06:00:00.123Z",
             },
+            "finalizers": ["kbroker/tracking"],
         },
         "spec": {
             "restartPolicy": "Never",
@@ -214,6 +215,8 @@ def test_what_the_server_sets_is_not_sent():
     pod = build(saved)
     assert set(pod) == {"apiVersion", "kind", "metadata", "spec"}
     assert set(pod["metadata"]) == {"name", "namespace", "labels", "annotations", "finalizers"}
+    assert pod["metadata"]["finalizers"] == ["example.com/kept", "kbroker/tracking"]
+    assert build(pod)["metadata"]["finalizers"] == ["example.com/kept", "kbroker/tracking"]
 
 
 @pytest.mark.parametrize("policy", ["Never", "OnFailure"])

@@ -71,6 +71,7 @@ def pod(  # one keyword for each part of a pod that matters
     message: str = "",
     restart: str = "Never",
     deleting: bool = False,
+    held: bool = False,
 ) -> Json:
     metadata = {
         "name": "dag-task-0123456789abcdef0123",
@@ -81,8 +82,9 @@ def pod(  # one keyword for each part of a pod that matters
         "labels": {"kubernetes_executor": "True"},
         "managedFields": [{"manager": "kubelet"}],
     }
-    if deleting:
+    if deleting or held:
         metadata["deletionTimestamp"] = ENDED
+        metadata["deletionGracePeriodSeconds"] = 0 if held else 30
     spec: Json = {"restartPolicy": restart, "containers": [{"name": "base"}]}
     if node:
         spec["nodeName"] = node
@@ -271,6 +273,56 @@ TABLE: list[tuple[str, str, Json, PodState, Started, Cause | None, int | None, s
         Cause.DELETED,
         None,
         "being deleted",
+    ),
+    (
+        "unbound, deleted, held by its finalizer",
+        M,
+        pod("Pending", node=None, held=True),
+        F,
+        NEVER,
+        Cause.DELETED,
+        None,
+        "before a node was found",
+    ),
+    (
+        "the same, seen in a list",
+        "ADDED",
+        pod("Pending", node=None, held=True),
+        F,
+        NEVER,
+        Cause.DELETED,
+        None,
+        "before a node was found",
+    ),
+    (
+        "pulls, deleted by force, held by its finalizer",
+        M,
+        pod("Pending", waiting(), held=True),
+        F,
+        UNKNOWN,
+        Cause.DELETED,
+        None,
+        "before it finished",
+    ),
+    (
+        "runs, deleted by force, held by its finalizer",
+        M,
+        pod("Running", running(), held=True),
+        F,
+        YES,
+        Cause.DELETED,
+        None,
+        "before it finished",
+    ),
+    (
+        "succeeded, deleted, held by its finalizer",
+        M,
+        pod("Succeeded", ended(0), held=True),
+        S,
+        YES,
+        None,
+        0,
+        "",
     ),
     ("running", M, pod("Running", running()), R, YES, None, None, ""),
     ("running, seen in a list", "ADDED", pod("Running", running()), R, YES, None, None, ""),

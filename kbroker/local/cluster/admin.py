@@ -23,7 +23,8 @@ class Admin:
 
     | request | what happens |
     | --- | --- |
-    | POST faults | a rule of `faults.Rule`; DELETE faults: no rules, or none of a "name" |
+    | POST faults | a rule of `faults.Rule` |
+    | DELETE faults | no rules, or none of a "name"; says how many requests they met |
     | POST watches {"action": …} | to all open watches: drop, silence, mute (bookmarks only), |
     | | garbage, half_line, error410, error500 |
     | POST compact | all history is forgotten: older versions answer 410 |
@@ -48,7 +49,9 @@ class Admin:
         self._snapshot: State | None = None
         self._steps: dict[tuple[str, str], Callable[[Any], Any]] = {
             ("POST", "faults"): self._add_fault,
-            ("DELETE", "faults"): lambda body: api.faults.clear((body or {}).get("name")),
+            ("DELETE", "faults"): lambda body: {
+                "taken": api.faults.clear((body or {}).get("name"))
+            },
             ("POST", "watches"): lambda body: {"watches": api.watches.misbehave(body["action"])},
             ("POST", "compact"): lambda _: api.store.compact(),
             ("POST", "tokens"): self._add_token,

@@ -60,6 +60,7 @@ class Rule:
         times: how many requests it happens to; None for all.
         skip: how many matching requests go unharmed before.
         name: by which it can be taken back; "" for none.
+        taken: how many requests it has happened to.
     """
 
     match: dict[str, str]
@@ -67,6 +68,7 @@ class Rule:
     times: int | None = None
     skip: int = 0
     name: str = ""
+    taken: int = field(default=0, init=False)
     _tokens: float = field(default=0.0, init=False)
     _filled: float = field(default=0.0, init=False)
 
@@ -80,10 +82,12 @@ class Rule:
         if self.skip > 0:
             self.skip -= 1
             return False
-        if self.times is None:
-            return True
-        self.times -= 1
-        return self.times >= 0
+        if self.times is not None:
+            if self.times <= 0:
+                return False
+            self.times -= 1
+        self.taken += 1
+        return True
 
     def admits(self) -> bool:
         """Whether a rate limit lets one more request pass."""
@@ -122,9 +126,11 @@ class Faults:
         times, skip = rule.get("times"), rule.get("skip", 0)
         self._rules.append(Rule(match, action, times, skip, rule.get("name", "")))
 
-    def clear(self, name: str | None = None) -> None:
-        """Behave again: forget the rules of this name, or all of them."""
-        self._rules = [] if name is None else [r for r in self._rules if r.name != name]
+    def clear(self, name: str | None = None) -> int:
+        """Behave again: forget the rules of this name, or all; how often they were taken."""
+        ended = [rule for rule in self._rules if name in (None, rule.name)]
+        self._rules = [rule for rule in self._rules if name not in (None, rule.name)]
+        return sum(rule.taken for rule in ended)
 
     def taken(self, verb: str, resource: str, namespace: str, name: str) -> list[Rule]:
         """The rules that this request falls under."""

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from kbroker.local.cluster import finalizers
 from kbroker.local.cluster.events import KUBELET, SCHEDULER, Events
 from kbroker.local.cluster.kubelet import PodWorker
 from kbroker.local.cluster.memory import MemoryWatch
@@ -198,9 +199,11 @@ class Node:
                 self._bind(stored)
 
     def _unbound(self, metadata: Object) -> Stored | None:
-        """A pod that waits for a node; None when it is gone, or somebody else has bound it."""
+        """A pod that waits for a node; None when it goes, or somebody else has bound it."""
         stored = self._current(metadata)
-        return stored if stored and not stored.object["spec"].get("nodeName") else None
+        if stored is None or stored.object["metadata"].get("deletionTimestamp"):
+            return None
+        return None if stored.object["spec"].get("nodeName") else stored
 
     def _refuse(self, stored: Stored, problem: str) -> None:
         after = stored.copy()
@@ -247,7 +250,7 @@ class Node:
         """The second step of a deletion: its containers have ended."""
         stored = self._current(metadata)
         if stored is not None and stored.object["metadata"].get("deletionTimestamp"):
-            self._store.remove("pods", stored)
+            finalizers.remove(self._store, "pods", stored)
 
     def _current(self, metadata: Object) -> Stored | None:
         found = self._store.find("pods", metadata["namespace"], metadata["name"])

@@ -7,7 +7,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kbroker.local.cluster import admission
+from kbroker.local.cluster import admission, finalizers
 from kbroker.local.cluster.admission_policies import check_policies, shipped
 from kbroker.local.cluster.discovery import GROUPS_OF, RESOURCES
 from kbroker.local.cluster.failure import Failure, conflict, invalid, modified
@@ -184,6 +184,9 @@ class Resources:
             admission.check_change(before.object, after)
             if after["spec"] != before.object["spec"]:
                 after["metadata"]["generation"] += 1
+        finalizers.check(RESOURCES[resource][0], before.object, after)
+        if finalizers.is_held(after) and not after["metadata"].get("finalizers"):
+            return self.store.remove(resource, self.store.replace(resource, before, after))
         return self.store.replace(resource, before, after)
 
     def bind(self, namespace: str, name: str, binding: Any) -> Stored:
@@ -200,6 +203,9 @@ class Resources:
         given = before.object["spec"].get("nodeName")
         if given:
             why = f'pod {name} is already assigned to node "{given}"'
+            raise conflict("pods/binding", name, why)
+        if before.object["metadata"].get("deletionTimestamp"):
+            why = f"pod {name} is being deleted, cannot be assigned to a host"
             raise conflict("pods/binding", name, why)
         after = before.copy()
         after["spec"]["nodeName"] = node
@@ -220,7 +226,7 @@ class Resources:
         if resource == "namespaces":
             return self._end_namespace(before)
         if resource != "pods":
-            return self.store.remove(resource, before)
+            return finalizers.remove(self.store, resource, before)
         pod = before.object
         grace = options.get("gracePeriodSeconds")
         if grace is None and pod["metadata"].get("deletionTimestamp"):
@@ -230,7 +236,7 @@ class Resources:
         if not pod["spec"].get("nodeName") or pod["status"]["phase"] in ENDED:
             grace = 0
         if grace <= 0:
-            return self.store.remove(resource, before)
+            return finalizers.remove(self.store, resource, before)
         if pod["metadata"].get("deletionTimestamp"):
             left = pod["metadata"]["deletionGracePeriodSeconds"]
             if grace >= left:

@@ -168,7 +168,7 @@ class Lives(Run):
 
     def _end(self, moment: str, listen: Callable[[], None]) -> None:
         tasks = self.begin(moment)
-        self.beat()
+        self.executor._publish()  # a whole turn would listen, too
         poll("ended", lambda: self.all_are(PodState.SUCCEEDED, tasks))
         listen()
         self.act(moment)

@@ -76,6 +76,12 @@ class World:
         items = self.stack.cluster.admin.get(PODS)["items"]
         return collections.Counter(pod["metadata"]["labels"]["task_id"] for pod in items)
 
+    def held(self) -> collections.Counter[str]:
+        """Task → how many of its pods cannot be deleted by whoever keeps them."""
+        items = self.stack.cluster.admin.get(PODS)["items"]
+        found = [pod["metadata"] for pod in items if pod["metadata"].get("finalizers")]
+        return collections.Counter(metadata["labels"]["task_id"] for metadata in found)
+
     def lists(self) -> int:
         """How often a watcher has listed."""
         return sum(p.log.read_text().count("INFO kbroker.watcher: listed") for p in self.watchers)
@@ -157,6 +163,11 @@ def test_after_a_loss_of_redis_nobody_is_told_again(world: World) -> None:
 
 def test_the_picture_tells_how_it_ended_after_a_loss_of_redis(world: World) -> None:
     told_again(world, "exec-all")
+
+
+def test_whoever_keeps_them_may_delete_them(world: World) -> None:
+    running = collections.Counter(keeper.long for keeper in world.keepers)
+    poll("they are released", lambda: world.beat() or world.held() == running)
 
 
 def told_again(world: World, executor_id: str) -> None:

@@ -69,7 +69,7 @@ class World:
         name = self.pods[-1]["metadata"]["name"]
         self.stack.cluster.admin.delete(f"{PODS}/{name}?gracePeriodSeconds=0")
         picture = self.stack.keys.pods(*PLACE)
-        poll("seen", lambda: not self.stack.redis.hexists(picture, name))
+        poll("seen", lambda: read_picture(self.stack.redis, picture)[name].final)
 
 
 def test_the_count_outlives_every_process(tmp_path: Path) -> None:

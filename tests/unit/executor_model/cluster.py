@@ -36,11 +36,13 @@ class Stored:
     labels: dict[str, str]
     attempt: Attempt
     created: str
+    finalizers: list[str]
     version: int = 0
     node: bool = False
     phase: str = "Pending"
     reason: str = ""
     terminating: bool = False
+    only_held: bool = False  # deleted, and its finalizers keep it
     deadline: bool = False
     ran: bool = False  # its container has started, whether or not the API server knows
     shown_running: bool = False
@@ -59,9 +61,11 @@ class Stored:
             "annotations": self.annotations,
             "labels": self.labels,
             "creationTimestamp": self.created,
+            "finalizers": self.finalizers,
         }
         if self.terminating:
             metadata["deletionTimestamp"] = STARTED_AT
+            metadata["deletionGracePeriodSeconds"] = 0 if self.only_held else 30
         status: dict[str, Any] = {"phase": self.phase}
         if self.reason:
             status["reason"] = self.reason
@@ -159,6 +163,24 @@ class Cluster:
 
         await self._request("delete", name, act)
 
+    async def release_pod(
+        self, _namespace: str, name: str, *, uid: str, resource_version: int | None = None
+    ) -> bytes:
+        def act() -> bytes | ApiError:
+            pod, problem = self._meant(name, uid, resource_version)
+            if pod is None:
+                assert problem is not None
+                return problem
+            if naming.FINALIZER in pod.finalizers:
+                self.on_delete(pod)
+                pod.finalizers = []
+                self._changed("MODIFIED", pod)
+                if pod.only_held:
+                    self._gone(pod)
+            return pod.encode()
+
+        return await self._request("release", name, act)
+
     async def patch_pod(self, _namespace: str, name: str, patch: dict[str, Any]) -> bytes:
         asked = patch["metadata"]
         assert patch["spec"] == {"activeDeadlineSeconds": 1}
@@ -242,7 +264,8 @@ class Cluster:
         assert attempt is not None
         uid = f"uid-{self.version + 1}"
         created = datetime.fromtimestamp(self.clock(), UTC).isoformat()
-        pod = Stored(name, uid, annotations, metadata["labels"], attempt, created)
+        labels, finalizers = metadata["labels"], metadata["finalizers"]
+        pod = Stored(name, uid, annotations, labels, attempt, created, finalizers)
         self.pods[name] = pod
         self._changed("ADDED", pod)
         return pod.encode()
@@ -260,9 +283,17 @@ class Cluster:
     def delete(self, pod: Stored, *, force: bool = False) -> None:
         """At once where no container can run, else when the node has ended it."""
         if force or pod.finished or not pod.node:
-            self._gone(pod)
+            self._remove(pod)
         elif not pod.terminating:
             pod.terminating = True
+            self._changed("MODIFIED", pod)
+
+    def _remove(self, pod: Stored) -> None:
+        """Unless finalizers hold it."""
+        if not pod.finalizers:
+            self._gone(pod)
+        elif not pod.only_held:
+            pod.terminating = pod.only_held = True
             self._changed("MODIFIED", pod)
 
     def _gone(self, pod: Stored) -> None:
@@ -277,7 +308,7 @@ class Cluster:
     # The node.
 
     def bind(self, pod: Stored) -> None:
-        if not pod.node:
+        if not pod.node and not pod.terminating:
             pod.node = True
             self._changed("MODIFIED", pod)
 
@@ -309,7 +340,7 @@ class Cluster:
         if pod.node and not pod.finished and (pod.terminating or pod.deadline):
             self.end(pod, well=False, reason="" if pod.terminating else "DeadlineExceeded")
         if pod.terminating:
-            self._gone(pod)
+            self._remove(pod)
 
 
 def failure(status: int, reason: str) -> ApiError:

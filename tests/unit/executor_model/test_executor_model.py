@@ -189,9 +189,7 @@ class ExecutorModel(RuleBasedStateMachine):
     @rule(which=any_of, force=st.booleans())
     @precondition(lambda self: self.world.cluster.pods)
     def somebody_deletes(self, which, force) -> None:
-        pod = self.pod(which)
-        if self.world.stranger_may_delete(pod):
-            self.world.cluster.delete(pod, force=force)
+        self.world.cluster.delete(self.pod(which), force=force)
 
     @rule(refusal=st.sampled_from([None, None, QUOTA, FOR_GOOD, BUSY]))
     def creates_are_refused(self, refusal) -> None:

@@ -375,29 +375,19 @@ class World:
         wanted = want.wanted and not want.cancelled
         assert not (wanted and pod.ran), f"{pod} is deleted while it is wanted"
 
-    def stranger_may_delete(self, pod: Stored) -> bool:
-        """Only a pod that Redis knows, and of which no second create can be under way.
-
-        docs/architecture.md: "A launcher is killed right after its create, somebody else
-        deletes that pod, and no watcher watched meanwhile". Strangers do not hold names.
-        """
-        known = self.redis.hget(self.keys.task(pod.attempt.launch.digest), "uid")
-        creating = any(job.name == "launch" for job in self.jobs)
-        return known == pod.uid.encode() and not creating and not self.cluster.creating(pod.name)
-
     # Redis.
 
     def redis_may_be_lost(self) -> bool:
         """Whether somebody else still knows of every container that has started.
 
-        The hole: Redis is lost after a pod that ran was deleted by somebody else, or because
-        it was cancelled, and before its executor heard of it. Nobody is left who knows of it.
+        The hole: Redis is lost after a pod that ran was deleted because it was cancelled, and
+        before its executor heard of that. Nobody is left who knows of it.
         """
         for want in self.wants.values():
             gone = set(self.cluster.starts[want.launch]) - {
                 p.uid for p in self.cluster.pods.values()
             }
-            if gone and want.wanted:
+            if gone and want.wanted and want.cancelled:
                 return False
         return True
 
