@@ -57,6 +57,10 @@ class Cause(StrEnum):
     CANCELLED = "cancelled"  # a user's command ended it
 
 
+# Only these are the consequence of stopping a condemned pod; any other cause is its own.
+BY_STOPPING = frozenset({Cause.DEADLINE_EXCEEDED, Cause.DELETED})
+
+
 @dataclass(frozen=True, slots=True)
 class PodEvent:
     """The state of one attempt, seen at one resource version.

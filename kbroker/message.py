@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from kbroker.errors import KbrokerError, MessageError, NewerSchemaError, TaskError
+from kbroker.event import Cause
 from kbroker.task import Attempt, Launch, TaskKey
 
 SCHEMA = 1
@@ -156,6 +157,7 @@ class DeleteMessage:
         not_before: milliseconds since the epoch by Redis' clock; until then the name
             must be held, so the pod is only stopped.
         reason: why, in words.
+        cause: what a pod that is stopped will have failed of; None where it is for the pod to say.
     """
 
     deployment: str
@@ -167,6 +169,7 @@ class DeleteMessage:
     resource_version: int | None = None
     not_before: int = 0
     reason: str = ""
+    cause: Cause | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, as it stands in the queue."""
@@ -183,6 +186,7 @@ class DeleteMessage:
             else str(self.resource_version),
             "not_before": self.not_before,
             "reason": self.reason,
+            "cause": self.cause,
         }
 
     @classmethod
@@ -205,6 +209,7 @@ class DeleteMessage:
                 resource_version=None if version is None else int(version),
                 not_before=int(body.get("not_before", 0)),
                 reason=body.get("reason", ""),
+                cause=Cause(body["cause"]) if body.get("cause") else None,
             )
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kbroker.event import Cause
+from kbroker.event import BY_STOPPING, Cause
+from kbroker.naming import STOPPED
 from kbroker.pod import (
     BASE,
     Condition,
@@ -187,6 +188,14 @@ def deletion(pod: Pod) -> Reason:
     if pod.node is None:
         return Reason(Cause.DELETED, "the pod was deleted before a node was found for it")
     return Reason(Cause.DELETED, "the pod was deleted before it finished")
+
+
+def verdict(pod: Pod, found: Reason) -> Reason:
+    """What the pod was stopped for, where being stopped is what it failed of."""
+    cause, _, message = pod.annotations.get(STOPPED, "").partition(": ")
+    if found.cause not in BY_STOPPING or cause not in set(Cause):
+        return found
+    return Reason(Cause(cause), message)
 
 
 def waiting_reason(pod: Pod) -> Reason | None:

@@ -16,7 +16,7 @@ from kbroker.api_calls import ApiCalls, CallFailed
 from kbroker.kube_client import ApiError
 from kbroker.launch_record import removal_item
 from kbroker.message import DeleteMessage, Removal
-from kbroker.naming import DEPLOYMENT
+from kbroker.naming import DEPLOYMENT, STOPPED
 from kbroker.pod import BASE, Pod
 from kbroker.retry import Action, Decision, park_delay
 from kbroker.settings import LauncherSettings
@@ -243,10 +243,13 @@ class PodRemoval:
         return Pod.decode(body)
 
     async def _ask_stop(self, message: DeleteMessage, pod: Pod) -> _Answer:
-        patch = {
+        patch: dict[str, Any] = {
             "metadata": {"uid": message.uid, "resourceVersion": str(pod.resource_version)},
             "spec": _STOP,
         }
+        if message.cause is not None:
+            # With the pod, the cause outlives whatever Redis remembers of it.
+            patch["metadata"]["annotations"] = {STOPPED: f"{message.cause}: {message.reason}"}
 
         async def request(_timeout: float) -> _Answer:
             return await _conditional(self._pods.patch_pod(message.namespace, message.pod, patch))

@@ -26,6 +26,7 @@ from kbroker.pod_failure import (
     none_started,
     own_statuses,
     status_of,
+    verdict,
     waiting_reason,
 )
 from kbroker.settings import WatcherSettings
@@ -139,7 +140,7 @@ def _succeeded(event: PodEvent, pod: Pod, end: Terminated | None) -> PodEvent:
 
 
 def _failed(event: PodEvent, pod: Pod) -> PodEvent:
-    cause, message = failure(pod)
+    cause, message = verdict(pod, failure(pod))
     return replace(
         event,
         state=PodState.FAILED,
@@ -151,7 +152,7 @@ def _failed(event: PodEvent, pod: Pod) -> PodEvent:
 
 
 def _deleted(event: PodEvent, pod: Pod) -> PodEvent:
-    cause, message = deletion(pod)
+    cause, message = verdict(pod, deletion(pod))
     started = _started(pod)
     if started is Started.UNKNOWN and pod.node is None:
         started = Started.NEVER

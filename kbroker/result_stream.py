@@ -11,11 +11,8 @@ import redis
 import redis.asyncio
 
 from kbroker.errors import MessageError, NewerSchemaError
-from kbroker.event import Cause, PodEvent
+from kbroker.event import BY_STOPPING, Cause, PodEvent
 from kbroker.redis_client import availability
-
-# Only these are the consequence of stopping a condemned pod; any other cause is its own.
-_BY_STOPPING = {Cause.DEADLINE_EXCEEDED, Cause.DELETED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ def read_result(entry: bytes, fields: Mapping[bytes, bytes]) -> Result:
 
 def with_verdict(event: PodEvent, condemned: bytes | None) -> PodEvent:
     """The event of a condemned pod with the cause that it was condemned for."""
-    if condemned is None or event.cause not in _BY_STOPPING:
+    if condemned is None or event.cause not in BY_STOPPING:
         return event
     verdict = orjson.loads(condemned)
     return event.because(Cause(verdict["cause"]), verdict["message"])

@@ -9,7 +9,7 @@ import dramatiq
 from dramatiq.broker import MessageProxy
 from dramatiq.errors import DecodeError
 
-from kbroker.errors import MessageError
+from kbroker.errors import BrokerUnavailableError, MessageError
 from kbroker.queue_entry import QueueEntry, Unfinished
 from kbroker.stream_queue import Delivery
 
@@ -53,6 +53,8 @@ class EntriesProxy(MessageProxy):
         """
         if self.exception is None:
             return self.ids, []
+        if isinstance(self.exception, BrokerUnavailableError):
+            return [], self.ids  # the messages are not to blame
         if not isinstance(self.exception, Unfinished):
             return [], []
         retry, later = self.exception.retry, self.exception.later

@@ -7,9 +7,10 @@ if not found.state then return 'unknown' end
 if found.state ~= 'wanted' or found.final then return 'final' end
 if found.attempt ~= tonumber(ARGV[5]) or found.uid ~= ARGV[3] then return 'stale' end
 redis.call('HSET', KEYS[1], 'condemned', ARGV[6])
+local verdict = cjson.decode(ARGV[6])
 ask_removal(ARGV[1], {
   deployment = found.deployment, cluster = found.cluster, namespace = found.namespace,
   pod = ARGV[7], uid = ARGV[3], removal = 'stop', not_before = found.create_before, resource_version = ARGV[4],
-  reason = cjson.decode(ARGV[6]).message,
+  reason = verdict.message, cause = verdict.cause,
 })
 return 'applied'

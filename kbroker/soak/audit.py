@@ -12,6 +12,8 @@ from kbroker.soak.ledger import Line
 from kbroker.soak.workload import KINDS, Op, Request
 
 SUCCESS = "success"
+# A launch is published, and its pod created, within this time after it was wanted, in seconds.
+_UNDER_WAY = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Evidence:
         ledger: what ran.
         endings: final states by scheduler, in the order of telling.
         hits: uid of a pod that was harmed from outside → how.
-        crashes: scheduler → how often it was killed.
+        crashes: scheduler → when it was started again, in seconds from the beginning.
         left: what is still there and should not be: pods, keys, running tasks.
     """
 
@@ -31,7 +33,7 @@ class Evidence:
     ledger: Sequence[Line]
     endings: Mapping[str, Sequence[Ending]]
     hits: Mapping[str, str] = field(default_factory=dict)
-    crashes: Mapping[str, int] = field(default_factory=dict)
+    crashes: Mapping[str, Sequence[float]] = field(default_factory=dict)
     left: Sequence[str] = ()
 
 
@@ -129,8 +131,9 @@ def _judge(
     harmed = any(uid in evidence.hits for uid in (*uids, *(ending.uid for ending in told)))
     if launch.matters and not told:
         verdict.lost.append(f"{launch.id}: its end was never told; {len(starts)} starts")
-    crashed = evidence.crashes.get(launch.run.scheduler, 0)
-    if launch.replaced and not launch.revoked and kind.starts and not starts and not crashed:
+    crashes = evidence.crashes.get(launch.run.scheduler, ())
+    forgotten = any(0 <= at - launch.run.at < _UNDER_WAY for at in crashes)
+    if launch.replaced and not launch.revoked and kind.starts and not starts and not forgotten:
         verdict.lost.append(f"{launch.id}: never ran, and a later launch of its task took over")
     _judge_states(launch, ran, told, harmed=harmed, verdict=verdict)
 

@@ -11,7 +11,7 @@ from redis import RedisError
 from kbroker.errors import KbrokerError
 from kbroker.kube_client import ApiError
 from kbroker.soak.faults import FAULTS
-from kbroker.soak.faults.fault import Heal
+from kbroker.soak.faults.fault import Heal, Missed
 from kbroker.soak.plan import Step
 from kbroker.soak.stack import SoakStack
 
@@ -52,20 +52,31 @@ class Injector:
         self._number += 1
         try:
             heal = FAULTS[step.fault].begin(self._stack, random.Random(step.choice))
+        except Missed:
+            self._missed(step.fault)
         except _IMPOSSIBLE as error:
-            self._stack.counts["impossible"] += 1
+            self._stack.impossible += 1
             self._say(f"{step.fault} was not possible: {error}")
-            return
-        self._stack.counts[step.fault] += 1
-        self._say(f"{step.fault}" + (f" for {step.lasts:.1f} s" if heal else ""))
-        if heal is not None:
-            entry = (now + step.lasts, self._number, step.fault, heal)
-            heapq.heappush(self._heals, entry)
+        else:
+            self._say(f"{step.fault}" + (f" for {step.lasts:.1f} s" if heal else ""))
+            if heal is None:
+                self._stack.counts[step.fault] += 1
+            else:
+                entry = (now + step.lasts, self._number, step.fault, heal)
+                heapq.heappush(self._heals, entry)
 
     def _heal(self) -> None:
         _, _, name, heal = heapq.heappop(self._heals)
         try:
             heal()
+        except Missed:
+            self._missed(name)
         except _IMPOSSIBLE as error:
-            self._stack.counts["impossible"] += 1
+            self._stack.impossible += 1
             self._say(f"{name} was not healed: {error}")
+        else:
+            self._stack.counts[name] += 1
+
+    def _missed(self, name: str) -> None:
+        self._stack.missed += 1
+        self._say(f"{name} met nothing")

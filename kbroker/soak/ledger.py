@@ -11,14 +11,14 @@ from pathlib import Path
 SCRIPT = """
 note() {
   printf '%s %s %s %s %s %s %s %s\\n' "$1" "$2" "$TASK" "$LAUNCH" "$ATTEMPT" "$POD_UID" "$$$$" \\
-    "$(date +%s.%N)" >> "$LEDGER"
+    "$(date +%s)" >> "$LEDGER"
 }
 note start -
 case "$DOES" in
   fail) sleep "$TAKES"; note end 3; exit 3 ;;
   restart)
-    if mkdir "$LEDGER-$POD_UID" 2>/dev/null; then exit 1; fi
-    rmdir "$LEDGER-$POD_UID"; sleep "$TAKES"; note end 0 ;;
+    if mkdir "$SCRATCH/$POD_UID" 2>/dev/null; then exit 1; fi
+    rmdir "$SCRATCH/$POD_UID"; sleep "$TAKES"; note end 0 ;;
   eat) head -c 512M /dev/zero | tail ;;
   hang) sleep 600 ;;
   *) sleep "$TAKES"; note end 0 ;;

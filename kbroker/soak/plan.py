@@ -7,7 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # Nothing is broken any more in the last part of a soak: what is left ends by itself.
-_LAST_BEGIN = 0.9
+LAST_UNTIL = 0.9
+# The first fault of every lane begins within so many seconds.
+FIRST_WITHIN = 2.0
+# What meets no other fault comes seldom, that the others have their time: seconds.
+_RARE = 20.0
 # Before and after a fault that is to meet no other one.
 _CALM = 3.0
 
@@ -22,6 +26,7 @@ class FaultShape:
         shortest: seconds that it lasts at least.
         longest: seconds that it lasts at most.
         alone: whether it meets no other fault, and no launch that is just being created.
+        once: whether once is enough for a soak.
     """
 
     name: str
@@ -29,6 +34,7 @@ class FaultShape:
     shortest: float
     longest: float
     alone: bool = False
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,9 @@ class Step:
         return self.at + self.lasts
 
 
-def draw(seed: int, faults: Sequence[FaultShape], duration: float, gap: float = 4.0) -> list[Step]:
+def draw(
+    seed: int, faults: Sequence[FaultShape], duration: float, gap: float = 2 * FIRST_WITHIN
+) -> list[Step]:
     """Plan a soak.
 
     Args:
@@ -66,7 +74,9 @@ def draw(seed: int, faults: Sequence[FaultShape], duration: float, gap: float = 
         The steps, by time.
     """
     alone = [shape for shape in faults if shape.alone]
-    steps = _lane(random.Random(f"{seed}/alone"), alone, duration, (duration / 6, duration / 3), [])
+    rare = max(duration / 6, min(_RARE, duration / 2))
+    between = (rare, max(rare, duration / 3))
+    steps = _lane(random.Random(f"{seed}/alone"), alone, duration, between, [])
     calm = calm_times(steps)
     for lane in dict.fromkeys(shape.lane for shape in faults if not shape.alone):
         shapes = [shape for shape in faults if shape.lane == lane and not shape.alone]
@@ -89,19 +99,24 @@ def _lane(
 ) -> list[Step]:
     steps: list[Step] = []
     left: list[FaultShape] = []
+    begun = False
     now = rng.uniform(0.3, 1.0) * gap[0]
     while shapes:
-        left = left or rng.sample(shapes, len(shapes))
+        if not left:
+            again = [shape for shape in shapes if not (begun and shape.once)]
+            left, begun = rng.sample(again, len(again)), True
+            if not left:
+                break
         shape = left.pop()
         step = Step(
             now, shape.name, rng.uniform(shape.shortest, shape.longest), rng.getrandbits(32)
         )
         disturbed = [end for begin, end in calm if step.at < end and step.until > begin]
         if disturbed:
-            now = max(disturbed)
+            now = max(disturbed) + rng.uniform(0.0, gap[0])
             left.append(shape)
             continue
-        if step.until > duration * _LAST_BEGIN:
+        if step.until > duration * LAST_UNTIL:
             break
         steps.append(step)
         now = step.until + rng.uniform(*gap)

@@ -4,16 +4,57 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kbroker.kube_client import ApiError, KubeClient
 from kbroker.kube_config import KubeConfig
-from kbroker.naming import deployment_selector
-from kbroker.pod import Pod
+from kbroker.naming import annotations_for, deployment_selector, labels_for, pod_name
+from kbroker.pod import BASE, Pod
+from kbroker.task import Launch, TaskKey
 
 T = TypeVar("T")
 
 _PAGE = 500
+_AT_ONCE = 25
+CROWD = "kbroker-soak-crowd"
+
+
+async def list_all(client: KubeClient, config: KubeConfig) -> list[Pod]:
+    """Every pod of a deployment in its namespace.
+
+    Raises:
+        ApiError: the API server does not answer, or refuses.
+    """
+    selector = deployment_selector(config.core.deployment)
+    found: list[Pod] = []
+    token: str | None = None
+    while True:
+        page = await client.list_pods(
+            config.kubernetes.namespace, selector, limit=_PAGE, continue_token=token
+        )
+        found += page.items
+        token = page.metadata.continue_token
+        if not token:
+            return found
+
+
+def _one_of_crowd(deployment: str, number: int) -> dict[str, Any]:
+    attempt = Launch(deployment, TaskKey("crowd", f"crowd-{number}", "soak"), f"crowd/{number}")
+    first = attempt.attempt(1)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name(first),
+            "labels": {**labels_for(first, CROWD), CROWD: "yes"},
+            "annotations": annotations_for(first, CROWD),
+        },
+        "spec": {
+            "schedulerName": CROWD,
+            "restartPolicy": "Never",
+            "containers": [{"name": BASE, "image": "busybox:1.37", "command": ["true"]}],
+        },
+    }
 
 
 class PodView:
@@ -24,8 +65,8 @@ class PodView:
     """
 
     def __init__(self, config: KubeConfig) -> None:
+        self._config = config
         self._settings = config.kubernetes
-        self._selector = deployment_selector(config.core.deployment)
 
     def all(self) -> list[Pod]:
         """Every pod that exists.
@@ -33,7 +74,7 @@ class PodView:
         Raises:
             ApiError, ClusterError: the API server does not answer, or refuses.
         """
-        return self._with_client(self._list)
+        return self._with_client(lambda client: list_all(client, self._config))
 
     def delete(self, pod: Pod) -> bool:
         """Delete a pod as somebody else would; whether it was still there."""
@@ -49,17 +90,26 @@ class PodView:
 
         return self._with_client(request)
 
-    async def _list(self, client: KubeClient) -> list[Pod]:
-        found: list[Pod] = []
-        token: str | None = None
-        while True:
-            page = await client.list_pods(
-                self._settings.namespace, self._selector, limit=_PAGE, continue_token=token
-            )
-            found += page.items
-            token = page.metadata.continue_token
-            if not token:
-                return found
+    def create_crowd(self, size: int) -> None:
+        """Create so many pods of the deployment, of an executor that does not exist.
+
+        Nothing schedules them, and they are labelled as a crowd.
+
+        Raises:
+            ApiError, ClusterError: the API server does not answer, or refuses.
+        """
+
+        async def request(client: KubeClient) -> None:
+            numbers = iter(range(size))
+
+            async def work() -> None:
+                for number in numbers:
+                    manifest = _one_of_crowd(self._config.core.deployment, number)
+                    await client.create_pod(self._settings.namespace, manifest)
+
+            await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+
+        self._with_client(request)
 
     def _with_client(self, step: Callable[[KubeClient], Awaitable[T]]) -> T:
         async def run() -> T:

@@ -31,7 +31,7 @@ class SoakProcess:
         config: what the next start is configured with.
         prefix: words in front of the module at the next start: a module that runs it.
         wanted: whether `keep_up` starts it again when it has ended.
-        starts: how often it was started.
+        started_at: when it was started, each time, by the monotonic clock.
     """
 
     def __init__(self, name: str, module: Sequence[str], config: KubeConfig, log: Path) -> None:
@@ -39,7 +39,7 @@ class SoakProcess:
         self.config = config
         self.prefix: tuple[str, ...] = ()
         self.wanted = False
-        self.starts = 0
+        self.started_at: list[float] = []
         self._module = tuple(module)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,7 +48,7 @@ class SoakProcess:
     def start(self) -> None:
         """Start it; it is to stay up from now on."""
         self.wanted, self._paused = True, False
-        self.starts += 1
+        self.started_at.append(time.monotonic())
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 worker_process.command((*self.prefix, *self._module)),

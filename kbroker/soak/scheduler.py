@@ -1,4 +1,4 @@
-"""A scheduler in a process of its own: `python -m kbroker.soak.scheduler FOLDER LEDGER`.
+"""A scheduler in a process of its own: `python -m kbroker.soak.scheduler FOLDER LEDGER SCRATCH`.
 
 It wants what its database asks for, adopts what an earlier life of it published, and writes each
 final state to its database before it lets the executor go on, as any scheduler must.
@@ -34,12 +34,14 @@ class Scheduler:
     Args:
         database: its requests and final states.
         ledger: path of the file that the tasks write.
+        scratch: path of a folder that outlives a restart of their containers.
         config: of the executor.
     """
 
-    def __init__(self, database: Database, ledger: str, config: KubeConfig) -> None:
+    def __init__(self, database: Database, ledger: str, scratch: str, config: KubeConfig) -> None:
         self._database = database
         self._ledger = ledger
+        self._scratch = scratch
         self._life = database.begin_life()
         self._executor = KubernetesExecutor(config)
         self._to_adopt: list[LaunchRequest] = []
@@ -128,6 +130,7 @@ class Scheduler:
         kind = KINDS[request.kind]
         env = {
             "LEDGER": self._ledger,
+            "SCRATCH": self._scratch,
             "TASK": request.task,
             "LAUNCH": request.launch,
             "DOES": kind.does,
@@ -162,8 +165,8 @@ def _ending(life: int, state: str, outcome: Outcome) -> Ending:
 def main() -> None:
     """Run the scheduler of a folder, with the configuration of the environment."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    folder, ledger = sys.argv[1:]
-    Scheduler(Database(Path(folder)), ledger, KubeConfig.load()).run()
+    folder, ledger, scratch = sys.argv[1:]
+    Scheduler(Database(Path(folder)), ledger, scratch, KubeConfig.load()).run()
 
 
 if __name__ == "__main__":

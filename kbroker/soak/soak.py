@@ -35,6 +35,7 @@ class Wanted:
         kinds: of the tasks.
         settle: seconds that what is left may take afterwards.
         policy: whether the local cluster refuses late creates.
+        kubeconfig: of another cluster than a local one; None for that.
         settings: further settings, by section.key.
     """
 
@@ -45,6 +46,7 @@ class Wanted:
     kinds: Sequence[str] = tuple(workload.KINDS)
     settle: float = 120.0
     policy: bool = True
+    kubeconfig: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -55,6 +57,8 @@ class Report:
     Attributes:
         verdict: of the audit.
         faults: name → how often it happened.
+        tasks: what was wanted: kind of task, "revoked" or "replaced" → how often.
+        missed: faults that met nothing.
         impossible: faults that could not begin because of another one, or could not be healed.
         seed: of the plan.
         seconds: it took.
@@ -66,6 +70,8 @@ class Report:
 
     verdict: Verdict
     faults: dict[str, int]
+    tasks: dict[str, int]
+    missed: int
     impossible: int
     seed: int
     seconds: float
@@ -77,13 +83,23 @@ class Report:
     @property
     def last_line(self) -> str:
         """The result in one line."""
-        verdict = self.verdict
-        return (
-            f"soak: tasks={verdict.tasks} executed={verdict.executed} lost={len(verdict.lost)} "
-            f"duplicated={len(verdict.duplicated)} stuck={len(verdict.stuck)} "
-            f"wrong_state={len(verdict.wrong_state)} faults={sum(self.faults.values())} "
-            f"seed={self.seed}"
-        )
+        return together([self])
+
+
+def together(reports: Sequence[Report]) -> str:
+    """The results of some soaks with one seed in one line."""
+    verdicts = [report.verdict for report in reports]
+    figures = {
+        "tasks": sum(verdict.tasks for verdict in verdicts),
+        "executed": sum(verdict.executed for verdict in verdicts),
+        "lost": sum(len(verdict.lost) for verdict in verdicts),
+        "duplicated": sum(len(verdict.duplicated) for verdict in verdicts),
+        "stuck": sum(len(verdict.stuck) for verdict in verdicts),
+        "wrong_state": sum(len(verdict.wrong_state) for verdict in verdicts),
+        "faults": sum(sum(report.faults.values()) for report in reports),
+        "seed": reports[0].seed,
+    }
+    return "soak: " + " ".join(f"{name}={value}" for name, value in figures.items())
 
 
 class Soak:
@@ -122,7 +138,10 @@ class Soak:
         Raises:
             KbrokerError: the stack does not start.
         """
-        with SoakStack(self._folder, self._wanted.settings, policy=self._wanted.policy) as stack:
+        wanted = self._wanted
+        with SoakStack(
+            self._folder, wanted.settings, policy=wanted.policy, kubeconfig=wanted.kubeconfig
+        ) as stack:
             self._began = time.monotonic()
             self._say(f"{len(self._requests)} requests, {len(self._steps)} faults")
             self._memory["start"] = stack.memory()
@@ -132,6 +151,7 @@ class Soak:
             left = self._settle(stack)
             self._memory["end"] = stack.memory()
             left += self._leave(stack)
+            stack.written_down()
             return self._report(stack, left)
 
     @property
@@ -212,14 +232,19 @@ class Soak:
             ledger=ledger.read(stack.ledger),
             endings={name: database.endings() for name, database in stack.databases.items()},
             hits=stack.hits,
-            crashes={name: process.starts - 1 for name, process in stack.schedulers.items()},
+            crashes={
+                name: [at - self._began for at in process.started_at[1:]]
+                for name, process in stack.schedulers.items()
+            },
             left=left,
         )
         faults = {name: stack.counts[name] for name in self._wanted.faults if stack.counts[name]}
         return Report(
             judge(evidence),
             faults,
-            stack.counts["impossible"],
+            workload.counts(self._asked),
+            stack.missed,
+            stack.impossible,
             self._wanted.seed,
             self._now,
             self._memory,

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 import yaml
@@ -17,10 +16,13 @@ from kbroker.errors import ClusterError
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
 from kbroker.local import worker_process
-from kbroker.local.cluster_process import LocalCluster
+from kbroker.local.cluster_process import AdminClient
 from kbroker.local.redis_server import EmbeddedRedis
 from kbroker.redis_client import connect
+from kbroker.soak import bad_place
 from kbroker.soak.database import Database
+from kbroker.soak.observer import Observer
+from kbroker.soak.place import Context, GivenPlace, LocalPlace, Place
 from kbroker.soak.pods import PodView
 from kbroker.soak.processes import SoakProcess
 from kbroker.soak.proxy import TcpProxy
@@ -83,6 +85,10 @@ _TEMPLATE: dict[str, Any] = {
 }
 
 
+# Where a container finds its scratch folder in a cluster that is not on this machine.
+_SCRATCH = "/kbroker-soak"
+
+
 class SoakStack:
     """Everything that a soak breaks; `with` starts and ends it.
 
@@ -90,27 +96,39 @@ class SoakStack:
         folder: logs and state.
         settings: further ones, by section.key.
         policy: whether the local cluster refuses late creates.
+        kubeconfig: of another cluster than a local one.
 
     Attributes:
-        ledger: path of the file that the tasks write.
-        counts: how often each fault happened, and what else is worth counting.
+        ledger: path of the file in which the tasks' starts and ends are written down.
+        counts: how often each fault happened.
+        missed: how many faults met nothing.
+        impossible: how many could not begin because of another one, or could not be healed.
         hits: uid of a pod that was harmed from outside → how.
+
+    Raises:
+        ClusterError: the kubeconfig cannot be used.
     """
 
     def __init__(
-        self, folder: Path, settings: dict[str, Any] | None = None, *, policy: bool = True
+        self,
+        folder: Path,
+        settings: dict[str, Any] | None = None,
+        *,
+        policy: bool = True,
+        kubeconfig: Path | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.ledger = self.folder / "ledger"
         self.counts: Counter[str] = Counter()
+        self.missed = self.impossible = 0
         self.hits: dict[str, str] = {}
         self._settings = {**_QUICK, **(settings or {})}
         self.redis_server = EmbeddedRedis()
-        self.cluster = LocalCluster(
-            self.folder / "cluster",
-            bookmark_interval=1.0,
-            max_pods=250,
-            no_create_before_policy=not policy,
+        self._local = kubeconfig is None
+        self.place: Place = (
+            LocalPlace(self.folder / "cluster", policy=policy)
+            if kubeconfig is None
+            else GivenPlace(kubeconfig)
         )
 
     # Life.
@@ -130,22 +148,29 @@ class SoakStack:
         self.ledger.touch()
         self.processes: list[SoakProcess] = []
         self._proxies: list[TcpProxy] = []
+        self._observer: Observer | None = None
         self.redis_server.start()
-        self.cluster.start()
+        self.place.start()
         self.redis = connect(self.redis_server.url, 5.0)  # past the proxy, for the soak itself
         self.redis_way = self._way("127.0.0.1", self.redis_server.port)
-        self.role = LauncherRole(self.cluster.admin)
-        self.launcher_way, launchers = self._way_in("launchers", self.role.token)
-        self.watcher_way, watchers = self._way_in("watchers")
+        context = Context.read(self.place.kubeconfig)
+        self.launcher_way, launchers = self._way_in(
+            "launchers", context, self.place.launcher_user()
+        )
+        self.watcher_way, watchers = self._way_in("watchers", context, context.user)
         self.config = self._config()
         self.keys = RedisKeys(self.config.broker.prefix)
-        self.pods = PodView(self._config(kubernetes__kubeconfig=str(self.cluster.kubeconfig)))
+        past_proxies = self._config(kubernetes__kubeconfig=str(self.place.kubeconfig))
+        self.pods = PodView(past_proxies)
+        if not self._local:
+            self._observer = Observer(past_proxies, self.ledger).start()
         launching = self._config(kubernetes__kubeconfig=launchers)
         watching = self._config(kubernetes__kubeconfig=watchers)
         self.launchers = [
             self._process(f"launcher-{n}", worker_process.launcher(1, 2, 5.0), launching)
             for n in (1, 2)
         ]
+        self.set_clock(0, *self.launchers)
         self.watchers = [
             self._process(f"watcher-{n}", worker_process.WATCHER, watching) for n in (1, 2)
         ]
@@ -160,7 +185,9 @@ class SoakStack:
             process.kill(again=False)
         for proxy in self._proxies:
             proxy.stop()
-        self.cluster.stop()
+        if self._observer is not None:
+            self._observer.stop()
+        self.place.stop()
         self.redis_server.stop()
 
     def _until_ready(self) -> None:
@@ -178,16 +205,39 @@ class SoakStack:
         return process
 
     def _scheduler(self, name: str) -> SoakProcess:
-        module = (
-            "kbroker.soak.scheduler",
-            str(self.folder / f"scheduler-{name}"),
-            str(self.ledger),
-        )
+        where = (str(self.ledger), str(self.folder)) if self._local else ("/dev/stdout", _SCRATCH)
+        module = ("kbroker.soak.scheduler", str(self.folder / f"scheduler-{name}"), *where)
         return self._process(f"scheduler-{name}", module, self.scheduler_config(name, 1))
 
     def scheduler_config(self, name: str, number: int) -> KubeConfig:
         """The configuration of a scheduler with the executor id of this number."""
         return self._config(core__executor_id=f"soak-{name}-{number}")
+
+    def set_clock(self, offset: float, *launchers: SoakProcess) -> None:
+        """From their next start on, these launchers' clocks are off by so many seconds."""
+        for launcher in launchers:
+            launcher.prefix = ("kbroker.soak.bad_place", str(offset), str(self.nameless))
+
+    @property
+    def nameless(self) -> Path:
+        """While this file exists, launchers that have not yet done so cannot resolve names."""
+        return self.folder / "nameless"
+
+    @property
+    def admin(self) -> AdminClient:
+        """Makes the local cluster misbehave; raises ClusterError for any other."""
+        return self.place.admin
+
+    @property
+    def role(self) -> LauncherRole:
+        """What the launchers may do in the local cluster; raises likewise."""
+        return self.place.role
+
+    def written_down(self) -> None:
+        """Wait until all that has run stands in the ledger."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer = None
 
     # Ways.
 
@@ -196,25 +246,21 @@ class SoakStack:
         self._proxies.append(proxy)
         return proxy
 
-    def _way_in(self, name: str, token: str = "") -> tuple[TcpProxy, str]:
+    def _way_in(self, name: str, context: Context, user: dict[str, Any]) -> tuple[TcpProxy, str]:
         """A way to the API server, and a kubeconfig that leads over it."""
-        content = yaml.safe_load(self.cluster.kubeconfig.read_text())
-        server = urlsplit(content["clusters"][0]["cluster"]["server"])
-        proxy = self._way(str(server.hostname), server.port or 443)
-        content["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
-        if token:
-            content["users"][0]["user"] = {"token": token}
+        proxy = self._way(*context.address)
         path = self.folder / f"{name}.kubeconfig"
         path.touch(0o600)
-        path.write_bytes(orjson.dumps(content))
+        path.write_bytes(orjson.dumps(context.over(bad_place.HOST, proxy.port, user)))
         return proxy, str(path)
 
     def _config(self, **more: Any) -> KubeConfig:
         template = self.folder / "template.yaml"
-        template.write_text(yaml.safe_dump(_TEMPLATE))
+        template.write_text(yaml.safe_dump(_TEMPLATE if self._local else _with_scratch(_TEMPLATE)))
         values = {
             **self._settings,
             "core.deployment": _DEPLOYMENT,
+            "kubernetes.namespace": self.place.namespace,
             "broker.url": f"redis://127.0.0.1:{self.redis_way.port}/0",
             "kubernetes.pod_template_file": str(template),
             **{name.replace("__", "."): value for name, value in more.items()},
@@ -250,3 +296,11 @@ class SoakStack:
     def memory(self) -> dict[str, int]:
         """Resident memory of every process, in KB."""
         return {process.name: process.resident_kb() for process in self.processes}
+
+
+def _with_scratch(template: dict[str, Any]) -> dict[str, Any]:
+    """The template with a folder that outlives a restart of the container."""
+    (base,) = template["spec"]["containers"]
+    mounted = {**base, "volumeMounts": [{"name": "scratch", "mountPath": _SCRATCH}]}
+    volumes = [{"name": "scratch", "emptyDir": {}}]
+    return {**template, "spec": {**template["spec"], "containers": [mounted], "volumes": volumes}}

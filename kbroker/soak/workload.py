@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,8 @@ _REPLACED = 0.05
 _REVOKED = 0.05
 # How long after its submission a task is revoked or launched anew, at most.
 _CHANGE_WITHIN = 4.0
+# The kind of task that kills every launcher that tries to create its pod.
+POISON = "poison"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ KINDS = {
             causes=frozenset({Cause.CONFIG_ERROR}),
             starts=False,
         ),
+        Kind(POISON, 1, causes=frozenset({Cause.DEAD}), starts=False),
         Kind("late", 2, causes=frozenset({Cause.EXPIRED}), starts=False, expired=True),
     )
 }
@@ -175,6 +179,20 @@ def draw(
         elif change < _REVOKED + _REPLACED:
             requests.append(Request(when, Op.RUN, scheduler, task, f"{task}/2", kind, _work(rng)))
     return sorted(requests, key=lambda request: request.at)
+
+
+def counts(requests: Iterable[Request]) -> dict[str, int]:
+    """How many launches of each kind were asked for, and how often tasks were changed."""
+    found: Counter[str] = Counter()
+    known: set[str] = set()
+    for request in requests:
+        if request.op is Op.RUN:
+            found[request.kind] += 1
+            found["replaced"] += request.task in known
+            known.add(request.task)
+        elif request.op is Op.REVOKE:
+            found["revoked"] += 1
+    return dict(found)
 
 
 def _work(rng: random.Random) -> float:

@@ -13,6 +13,7 @@ import fakeredis
 import pytest
 
 from kbroker.broker import StreamsBroker
+from kbroker.errors import BrokerUnavailableError
 from kbroker.queue_entry import DeadEntry, QueueEntry, Unfinished
 from kbroker.renewer import Holder, Renewer
 from kbroker.stream_queue import StreamQueue
@@ -155,6 +156,7 @@ def test_the_fourth_delivery_is_a_burial(broker: StreamsBroker) -> None:
         (lambda ids: None, {}),
         (lambda ids: RuntimeError(), {"a": 1, "b": 1, "c": 1}),
         (lambda ids: Unfinished(retry={ids[0]}), {"a": 1}),
+        (lambda _ids: BrokerUnavailableError("Redis refuses: OOM"), {"a": 0, "b": 0, "c": 0}),
         (lambda ids: Unfinished(later={ids[1]}), {"b": 0}),
         (lambda ids: Unfinished(retry={ids[0]}, later={ids[1], "1-1"}), {"a": 1, "b": 0}),
         (lambda ids: KeyboardInterrupt(), {"a": 1, "b": 1, "c": 1}),

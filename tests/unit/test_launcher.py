@@ -511,6 +511,15 @@ async def test_removal(
         assert 10.0 < outcome.delay < 11.0
 
 
+async def test_a_stopped_pod_says_what_it_was_stopped_for() -> None:
+    scene = Scene(get=[BOUND], patch=[b"{}"])
+    stop = delete_message(removal=Removal.STOP, cause=Cause.IMAGE_PULL, reason="no such image: 404")
+    await scene.removal.remove(item(stop), stop, NOW)
+    (patch,) = scene.kube.asked("patch")
+    said = {"kbroker/stopped": "image_pull: no such image: 404"}
+    assert patch == {**STOP_8, "metadata": {**STOP_8["metadata"], "annotations": said}}
+
+
 async def test_preconditions() -> None:
     scene = Scene(get=[BOUND], patch=[b"{}"], release=[FREE], delete=[b""])
     stop = delete_message(removal=Removal.STOP)

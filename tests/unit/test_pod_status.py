@@ -72,6 +72,7 @@ def pod(  # one keyword for each part of a pod that matters
     restart: str = "Never",
     deleting: bool = False,
     held: bool = False,
+    stopped: str = "",
 ) -> Json:
     metadata = {
         "name": "dag-task-0123456789abcdef0123",
@@ -82,6 +83,8 @@ def pod(  # one keyword for each part of a pod that matters
         "labels": {"kubernetes_executor": "True"},
         "managedFields": [{"manager": "kubelet"}],
     }
+    if stopped:
+        metadata["annotations"] = {"kbroker/stopped": stopped}
     if deleting or held:
         metadata["deletionTimestamp"] = ENDED
         metadata["deletionGracePeriodSeconds"] = 0 if held else 30
@@ -143,6 +146,7 @@ CANNOT_RUN = ended(127, "ContainerCannotRun", startedAt=None, finishedAt=None, m
 P, R, S, F = PodState.PENDING, PodState.RUNNING, PodState.SUCCEEDED, PodState.FAILED
 NEVER, UNKNOWN, YES = Started.NEVER, Started.UNKNOWN, Started.YES
 M, D = "MODIFIED", "DELETED"
+LATE, BAD_IMAGE = "DeadlineExceeded", "image_pull: no such image: 404"
 
 # name, event type, pod, state, started, cause, exit code, words of the message
 TABLE: list[tuple[str, str, Json, PodState, Started, Cause | None, int | None, str]] = [
@@ -323,6 +327,24 @@ TABLE: list[tuple[str, str, Json, PodState, Started, Cause | None, int | None, s
         None,
         0,
         "",
+    ),
+    *(
+        (
+            name,
+            M,
+            pod("Failed", reason=reason, stopped=why, message="own"),
+            F,
+            NEVER,
+            cause,
+            None,
+            said,
+        )
+        for name, reason, why, cause, said in (
+            ("stopped", LATE, BAD_IMAGE, Cause.IMAGE_PULL, "no such image: 404"),
+            ("stopped, but evicted", "Evicted", BAD_IMAGE, Cause.EVICTED, "own"),
+            ("stopped by nobody", LATE, "", Cause.DEADLINE_EXCEEDED, "own"),
+            ("stopped for no cause", LATE, "x: y", Cause.DEADLINE_EXCEEDED, "own"),
+        )
     ),
     ("running", M, pod("Running", running()), R, YES, None, None, ""),
     ("running, seen in a list", "ADDED", pod("Running", running()), R, YES, None, None, ""),

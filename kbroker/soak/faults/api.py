@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from kbroker.soak.faults.fault import Begin, Heal, fault, on_the_way
+from kbroker.soak.faults.fault import Begin, Heal, Missed, fault, on_the_way
 from kbroker.soak.stack import SoakStack
 
 CREATE = {"verb": "create", "resource": "pods"}
@@ -26,7 +26,8 @@ def rule(stack: SoakStack, match: dict[str, str], action: dict[str, Any]) -> Ite
     try:
         yield
     finally:
-        heal()
+        with contextlib.suppress(Missed):
+            heal()
 
 
 def begin_rule(
@@ -34,9 +35,14 @@ def begin_rule(
 ) -> Heal:
     """The API server misbehaves so until it is healed, or so many times."""
     name = uuid.uuid4().hex
-    admin = stack.cluster.admin
+    admin = stack.admin
     admin.post("/_local/faults", {"name": name, "match": match, "action": action, "times": times})
-    return lambda: admin.request("DELETE", "/_local/faults", {"name": name})
+
+    def heal() -> None:
+        if not admin.request("DELETE", "/_local/faults", {"name": name})["taken"]:
+            raise Missed
+
+    return heal
 
 
 def _rule(match: dict[str, str], times: int | None = None, **action: Any) -> Begin:
@@ -51,7 +57,7 @@ def _way(behaviour: str, *arguments: Any) -> Begin:
 
 def _quota(stack: SoakStack, rng: random.Random) -> Heal:
     namespace = stack.config.kubernetes.namespace
-    admin = stack.cluster.admin
+    admin = stack.admin
     admin.post("/_local/quota", {"namespace": namespace, "pods": rng.randint(0, 5)})
     return lambda: admin.post("/_local/quota", {"namespace": namespace, "pods": None})
 
@@ -61,9 +67,16 @@ def _forbidden(stack: SoakStack, _rng: random.Random) -> Heal:
     return stack.role.give
 
 
+def _nameless(stack: SoakStack, rng: random.Random) -> Heal:
+    """A launcher that has just started: others remember addresses for a while."""
+    stack.nameless.touch()
+    rng.choice(stack.launchers).kill()
+    return stack.nameless.unlink
+
+
 def _restored(stack: SoakStack, rng: random.Random) -> Heal:
     """Versions fall; what was created since the snapshot is gone, what was deleted is back."""
-    admin = stack.cluster.admin
+    admin = stack.admin
     admin.post("/_local/snapshot", {})
     since = {pod.uid for pod in stack.pods.all()}
 
@@ -86,6 +99,7 @@ FAULTS = [
         _rule(CREATE, _FEW, reset="after"),
         "creates are carried out and their connections die",
         (1, 3),
+        local=True,
     ),
     fault(
         "create_request_lost",
@@ -93,6 +107,7 @@ FAULTS = [
         _rule(CREATE, _FEW, reset="before"),
         "connections die before the create is carried out",
         (1, 3),
+        local=True,
     ),
     fault(
         "create_reply_late",
@@ -100,6 +115,7 @@ FAULTS = [
         _rule(CREATE, _FEW, latency_after_ms=_PAST_TIMEOUT_MS),
         "creates are carried out, the answer comes after the timeout",
         (2, 4),
+        local=True,
     ),
     fault(
         "create_held",
@@ -107,6 +123,7 @@ FAULTS = [
         _rule(CREATE, _FEW, hold_ms=_PAST_WINDOW_MS),
         "creates are held back for longer than create_window",
         (7, 8),
+        local=True,
     ),
     fault(
         "api_throttled",
@@ -114,6 +131,7 @@ FAULTS = [
         _rule(_ANY, status=429, retry_after=1),
         "every request gets 429 with Retry-After",
         (1, 3),
+        local=True,
     ),
     *(
         fault(
@@ -122,6 +140,7 @@ FAULTS = [
             _rule(_ANY, status=status),
             f"every request gets {status}",
             (1, 4),
+            local=True,
         )
         for status in _STATUSES
     ),
@@ -131,15 +150,31 @@ FAULTS = [
         _rule(_ANY, status=409, reason="Conflict", message="the object has been modified"),
         "every request gets 409: the object has been modified",
         (0.5, 2),
+        local=True,
     ),
-    fault("api_quota", _LANE, _quota, "the namespace's quota is exhausted for a while", (2, 6)),
-    fault("api_forbidden", _LANE, _forbidden, "the launchers lose their role for a while", (2, 6)),
+    fault(
+        "api_quota",
+        _LANE,
+        _quota,
+        "the namespace's quota is exhausted for a while",
+        (2, 6),
+        local=True,
+    ),
+    fault(
+        "api_forbidden",
+        _LANE,
+        _forbidden,
+        "the launchers lose their role for a while",
+        (2, 6),
+        local=True,
+    ),
     fault(
         "api_slow",
         _LANE,
         _rule(_ANY, latency={"p50_ms": 200, "p99_ms": 1500}),
         "every answer takes its time",
         (2, 6),
+        local=True,
     ),
     fault(
         "api_reply_cut",
@@ -163,6 +198,13 @@ FAULTS = [
         (2, 4),
     ),
     fault("api_black_hole", _LANE, _way("black_hole"), "nothing comes back", (1, 6)),
+    fault(
+        "api_nameless",
+        _LANE,
+        _nameless,
+        "a launcher starts, and cannot resolve the API server's name for a while",
+        (3, 6),
+    ),
     fault("api_refused", _LANE, _way("refuse"), "connections are refused", (1, 4)),
     fault("api_tls_broken", _LANE, _way("garble", 10), "TLS handshakes fail", (1, 3)),
     fault(
@@ -172,5 +214,6 @@ FAULTS = [
         "the API server goes back to an earlier backup; versions fall",
         (1, 3),
         alone=True,
+        local=True,
     ),
 ]

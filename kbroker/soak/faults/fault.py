@@ -15,19 +15,26 @@ Heal = Callable[[], object]
 Begin = Callable[[SoakStack, random.Random], Heal | None]
 
 
+class Missed(Exception):  # noqa: N818 - it is what happened
+    """Nothing was there that the fault could have met."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Something that may go wrong.
 
     Attributes:
         shape: its name, its lane and how long it lasts.
-        begin: does it; returns how to heal it, where it does not pass by itself.
+        begin: does it; returns how to heal it, where it does not pass by itself. Both raise
+            `Missed` when nothing was met.
         meaning: what happens, in one line.
+        local: whether it needs the local cluster's cooperation.
     """
 
     shape: FaultShape
     begin: Begin
     meaning: str
+    local: bool = False
 
 
 def on_the_way(way: Callable[[SoakStack], TcpProxy], behaviour: str, *arguments: Any) -> Begin:
@@ -41,8 +48,15 @@ def on_the_way(way: Callable[[SoakStack], TcpProxy], behaviour: str, *arguments:
 
     def begin(stack: SoakStack, _rng: random.Random) -> Heal:
         proxy = way(stack)
+        before = proxy.counts.total()
         getattr(proxy, behaviour)(*arguments)
-        return proxy.behave
+
+        def heal() -> None:
+            proxy.behave()
+            if proxy.counts.total() == before:
+                raise Missed
+
+        return heal
 
     return begin
 
@@ -55,6 +69,8 @@ def fault(
     lasts: tuple[float, float] = (0.0, 0.0),
     *,
     alone: bool = False,
+    once: bool = False,
+    local: bool = False,
 ) -> Fault:
     """A fault, written in one line."""
-    return Fault(FaultShape(name, lane, *lasts, alone), begin, meaning)
+    return Fault(FaultShape(name, lane, *lasts, alone, once), begin, meaning, local)

@@ -49,11 +49,11 @@ def _pause(stack: SoakStack, rng: random.Random) -> Heal:
 def _skew(seconds: int) -> Begin:
     def begin(stack: SoakStack, rng: random.Random) -> Heal:
         launcher = _launcher(stack, rng)
-        launcher.prefix = ("kbroker.soak.skewed", str(seconds))
+        stack.set_clock(seconds, launcher)
         launcher.kill()
 
         def heal() -> None:
-            launcher.prefix = ()
+            stack.set_clock(0, launcher)
             launcher.kill()
 
         return heal
@@ -104,7 +104,7 @@ def _replace_scheduler(stack: SoakStack, rng: random.Random) -> Heal:
     """Another executor id takes over what this one wanted."""
     name, scheduler = _scheduler(stack, rng)
     scheduler.kill(again=False)
-    scheduler.config = stack.scheduler_config(name, scheduler.starts + 1)
+    scheduler.config = stack.scheduler_config(name, len(scheduler.started_at) + 1)
     return scheduler.start
 
 
@@ -121,12 +121,14 @@ FAULTS = [
         "launchers",
         _kill_before_create,
         "a launcher gets SIGKILL while its creates are on their way",
+        local=True,
     ),
     fault(
         "launcher_killed_after_create",
         "launchers",
         _kill_after_create,
         "a launcher gets SIGKILL between create and acknowledgement",
+        local=True,
     ),
     fault("launcher_paused", "launchers", _pause, "a launcher is stopped for a while", (0.5, 4)),
     fault(

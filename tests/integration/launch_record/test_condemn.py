@@ -19,7 +19,7 @@ def test_asks_to_stop_and_remembers_why(world: World) -> None:
     assert removal.removal is Removal.STOP
     assert (removal.uid, removal.resource_version) == ("uid-1", event.resource_version)
     assert (removal.deployment, removal.cluster, removal.namespace) == ("prod", *PLACE)
-    assert removal.reason == "no such image"
+    assert (removal.cause, removal.reason) == (Cause.IMAGE_PULL, "no such image")
     assert world.record()["state"] == "wanted"
 
 

@@ -70,8 +70,16 @@ def told(cause: str = "", uid: str = "u1", life: int = 1, number: int = 1) -> En
             [run(), run(number=2)],
             [start("u2", 2), end("u2", number=2)],
             [told(uid="u2", number=2)],
-            {"crashes": {"a": 1}},
+            {"crashes": {"a": [5.0]}},
             {},
+        ),
+        # But not one that died long afterwards.
+        (
+            [run(), run(number=2)],
+            [start("u2", 2), end("u2", number=2)],
+            [told(uid="u2", number=2)],
+            {"crashes": {"a": [50.0]}},
+            {"lost": 1},
         ),
         ([run()], [start(), end(), start("u2"), end("u2")], [told()], {}, {"duplicated": 1}),
         ([run()], [start(), start(), end()], [told()], {}, {"duplicated": 1}),

@@ -53,11 +53,18 @@ def test_a_fault_that_is_alone_meets_no_other_one(seed: int, duration: float) ->
         assert not [request for request in requests if begin <= request.at < end]
 
 
+@given(seed=st.integers(), duration=st.floats(10, 600))
+def test_what_is_enough_once_comes_once(seed: int, duration: float) -> None:
+    counts = Counter(step.fault for step in plan.draw(seed, SHAPES, duration))
+    assert all(counts[shape.name] <= 1 for shape in SHAPES if shape.once)
+    assert all(counts[shape.name] == 1 for shape in SHAPES if shape.once and duration > 400)
+
+
 def test_every_fault_comes_about_equally_often() -> None:
     counts = Counter(step.fault for step in plan.draw(7, SHAPES, 3600))
     assert set(counts) == set(FAULTS)
     for lane in {shape.lane for shape in SHAPES}:
-        ours = [counts[s.name] for s in SHAPES if s.lane == lane and not s.alone]
+        ours = [counts[s.name] for s in SHAPES if s.lane == lane and not (s.alone or s.once)]
         assert max(ours) - min(ours) <= 1
 
 
