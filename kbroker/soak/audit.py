@@ -14,6 +14,8 @@ from kbroker.soak.workload import KINDS, Op, Request
 SUCCESS = "success"
 # A launch is published, and its pod created, within this time after it was wanted, in seconds.
 _UNDER_WAY = 30.0
+# What was asked for before a scheduler read its requests, it takes for an earlier life's.
+_STARTING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def _judge(
     if launch.matters and not told:
         verdict.lost.append(f"{launch.id}: its end was never told; {len(starts)} starts")
     crashes = evidence.crashes.get(launch.run.scheduler, ())
-    forgotten = any(0 <= at - launch.run.at < _UNDER_WAY for at in crashes)
+    forgotten = any(-_STARTING < at - launch.run.at < _UNDER_WAY for at in crashes)
     if launch.replaced and not launch.revoked and kind.starts and not starts and not forgotten:
         verdict.lost.append(f"{launch.id}: never ran, and a later launch of its task took over")
     _judge_states(launch, ran, told, harmed=harmed, verdict=verdict)

@@ -14,7 +14,8 @@ from pathlib import Path
 from kbroker.kube_client import ApiError, KubeClient
 from kbroker.kube_config import KubeConfig
 from kbroker.naming import attempt_from_annotations
-from kbroker.pod import BASE, ContainerStatus, Pod
+from kbroker.pod import ContainerStatus, Pod
+from kbroker.pod_failure import base_status, has_started
 from kbroker.soak.pods import list_all
 
 _LOOK_EVERY = 0.5
@@ -89,15 +90,8 @@ class Observer:
 
 def _started(pod: Pod) -> ContainerStatus | None:
     """The status of the base container, once it has started."""
-    for status in (pod.status and pod.status.container_statuses) or ():
-        state = status.state
-        if status.name == BASE and state and (state.running or _really_ran(state.terminated)):
-            return status
-    return None
-
-
-def _really_ran(end: object) -> bool:
-    return bool(getattr(end, "started_at", None) and getattr(end, "container_id", None))
+    base = base_status(pod)
+    return base if base is not None and has_started(base) else None
 
 
 def _from_status(pod: Pod, base: ContainerStatus) -> Iterator[str]:

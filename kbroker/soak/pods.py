@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from kbroker.kube_client import ApiError, KubeClient
@@ -16,7 +17,8 @@ T = TypeVar("T")
 
 _PAGE = 500
 _AT_ONCE = 25
-CROWD = "kbroker-soak-crowd"
+_AGAIN_AFTER = 0.5
+CROWD = "crowd"
 
 
 async def list_all(client: KubeClient, config: KubeConfig) -> list[Pod]:
@@ -39,14 +41,14 @@ async def list_all(client: KubeClient, config: KubeConfig) -> list[Pod]:
 
 
 def _one_of_crowd(deployment: str, number: int) -> dict[str, Any]:
-    attempt = Launch(deployment, TaskKey("crowd", f"crowd-{number}", "soak"), f"crowd/{number}")
+    attempt = Launch(deployment, TaskKey(CROWD, str(number), "soak"), f"crowd/{number}")
     first = attempt.attempt(1)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": pod_name(first),
-            "labels": {**labels_for(first, CROWD), CROWD: "yes"},
+            "labels": labels_for(first, CROWD),
             "annotations": annotations_for(first, CROWD),
         },
         "spec": {
@@ -90,26 +92,50 @@ class PodView:
 
         return self._with_client(request)
 
-    def create_crowd(self, size: int) -> None:
-        """Create so many pods of the deployment, of an executor that does not exist.
+    def create_crowd(self, size: int) -> int:
+        """Create pods of the deployment, of an executor that does not exist.
 
-        Nothing schedules them, and they are labelled as a crowd.
-
-        Raises:
-            ApiError, ClusterError: the API server does not answer, or refuses.
+        Nothing schedules them, and they are labelled as a crowd. Returns how many came.
         """
 
-        async def request(client: KubeClient) -> None:
+        async def request(client: KubeClient) -> int:
             numbers = iter(range(size))
 
-            async def work() -> None:
+            async def work() -> int:
+                came = 0
                 for number in numbers:
                     manifest = _one_of_crowd(self._config.core.deployment, number)
-                    await client.create_pod(self._settings.namespace, manifest)
+                    with contextlib.suppress(ApiError):
+                        await client.create_pod(self._settings.namespace, manifest)
+                        came += 1
+                return came
 
-            await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+            return sum(await asyncio.gather(*(work() for _ in range(_AT_ONCE))))
+
+        return self._with_client(request)
+
+    def remove_crowd(self) -> None:
+        """Delete the crowd; goes on until it is gone."""
+
+        async def request(client: KubeClient) -> None:
+            while crowd := await self._crowd(client):
+                pods = iter(crowd)
+
+                async def work(pods: Iterator[Pod] = pods) -> None:
+                    for pod in pods:
+                        with contextlib.suppress(ApiError):
+                            await client.delete_pod(pod.namespace, pod.name, uid=pod.uid)
+
+                await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
 
         self._with_client(request)
+
+    async def _crowd(self, client: KubeClient) -> list[Pod]:
+        while True:
+            with contextlib.suppress(ApiError):
+                found = await list_all(client, self._config)
+                return [pod for pod in found if pod.name.startswith(f"{CROWD}-")]
+            await asyncio.sleep(_AGAIN_AFTER)
 
     def _with_client(self, step: Callable[[KubeClient], Awaitable[T]]) -> T:
         async def run() -> T:

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kbroker.soak.faults.api import begin_rule
-from kbroker.soak.faults.fault import Begin, Heal, fault, on_the_way
-from kbroker.soak.pods import CROWD
+from kbroker.soak.faults.fault import Begin, Heal, Missed, fault, on_the_way
 from kbroker.soak.stack import SoakStack
 
 _LANE = "watch"
@@ -59,16 +58,15 @@ def _crowd(stack: SoakStack, rng: random.Random) -> Heal:
     see_again = _compacted(stack, rng)
     pool = ThreadPoolExecutor(1)
     coming = pool.submit(stack.pods.create_crowd, _CROWD)
-    pool.shutdown(wait=False)
 
     def heal() -> None:
-        try:
-            coming.result()
-        finally:
-            see_again()
+        came = coming.result()
+        see_again()
         time.sleep(_RELISTED_WITHIN)
-        where = f"/api/v1/namespaces/{stack.place.namespace}/pods?labelSelector={CROWD}"
-        stack.admin.delete(where)
+        pool.submit(stack.pods.remove_crowd)
+        pool.shutdown(wait=False)
+        if came < _CROWD:
+            raise Missed
 
     return heal
 
