@@ -22,7 +22,8 @@ parked.C.messages
              hash, item -> its message (JSON); lives and goes with the sorted set.
              HLEN '$pparked.default.messages'
 results:E    stream of pod events for the tasks of executor E, its only reader;
-             entries are deleted when done, never trimmed; goes with the executor.
+             entries are deleted when done, never trimmed; goes with the executor, or
+             `watcher.orphan_after` after that fell silent.
              XREVRANGE '$presults:E' + - COUNT 10
 task:D       hash, the launch record: state (wanted, withdrawn, final), attempt,
              owner, entry, create_before, pod, uid, last event, times (ms by Redis'
