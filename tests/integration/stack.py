@@ -92,11 +92,8 @@ class Roles:
         self.stop()
 
     def stop(self) -> None:
-        """End everything that was started."""
-        for process in self.processes:
-            process.signal(signal.SIGTERM)
-        for process in self.processes:
-            process.stop()
+        """End everything that was started; how a process stops is for its own tests to see."""
+        self.kill()
         self.redis_server.stop()
 
     def kill(self) -> None:
