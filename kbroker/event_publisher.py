@@ -181,7 +181,7 @@ class EventPublisher:
         """Remove the result streams of executors that were silent for `gone_for` seconds.
 
         Returns:
-            The executors of which nothing is left.
+            Those that have none any more.
         """
         keys = self._records.keys
         call: Call[list[Any]] = Call(
@@ -194,6 +194,17 @@ class EventPublisher:
         if not held:
             raise self._lost()
         return [executor.decode() for executor in forgotten]
+
+    async def abandon(self, executors: Sequence[str]) -> None:
+        """Let the records of these executors' launches expire, and forget their names."""
+        cursor: str | None = "0"
+        while executors and cursor is not None:
+            call = self._records.abandon(
+                self._place, executors, token=self._token, cursor=cursor, count=_AT_ONCE
+            )
+            cursor = (await run_async(self._client, [call]))[0]
+            if cursor == "":
+                raise self._lost()
 
     async def _step(self, call: Call[bool]) -> None:
         if not (await run_async(self._client, [call]))[0]:

@@ -374,6 +374,27 @@ class LaunchRecords:
             _text,
         )
 
+    def abandon(
+        self,
+        place: tuple[str, str],
+        executors: Sequence[str],
+        *,
+        token: str,
+        cursor: str,
+        count: int,
+    ) -> Call[str | None]:
+        """One step through all wanted launches: those of dead executors expire from now on.
+
+        The reply is the next cursor, None at the end, "" without the lease.
+        """
+        keys = self.keys
+        return Call(
+            script("abandon"),
+            (keys.lease(*place), keys.executors, keys.tasks),
+            (keys.prefix, token, self._ttl, cursor, count, *executors),
+            launch_reply.next_cursor,
+        )
+
     def condemn(self, event: PodEvent, cause: Cause, message: str, *, token: str) -> Call[str]:
         """Remember why this pod must go, and ask a launcher to stop it.
 

@@ -183,3 +183,8 @@ def adopted(reply: Any) -> Adopted | Missing | Refused:
     if outcome == "missing":
         return Missing(int(reply[1]), int(reply[2]))
     return Refused(outcome, detail=reply[1].decode() if len(reply) > 1 else "")
+
+
+def next_cursor(reply: bytes) -> str | None:
+    """Where a scan goes on; None at its end, "" without the lease."""
+    return {b"-1": "", b"0": None}.get(reply, reply.decode())

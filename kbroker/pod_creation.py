@@ -237,8 +237,9 @@ class PodCreation:
         attempt = launch.message.attempt
         event = pod_event("ADDED", pod, attempt, launch.message.cluster)
         log.debug(
-            "launched pod %s",
+            "launched pod %s (%s)",
             pod.name,
+            pod.uid,
             extra={"action": "launched", "pod": pod.name, "uid": pod.uid},
         )
         return Report(event or _just_created(pod, attempt, launch.message))

@@ -271,8 +271,9 @@ class PodRemoval:
 
     def _log(self, action: str, message: DeleteMessage) -> None:
         log.debug(
-            "pod %s %s: %s",
+            "pod %s (%s) %s: %s",
             message.pod,
+            message.uid,
             action,
             message.reason or "no longer needed",
             extra={"action": action, "pod": message.pod, "uid": message.uid},

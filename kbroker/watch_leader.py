@@ -15,6 +15,7 @@ from typing import Any
 
 import redis.asyncio
 
+from kbroker.dead_executors import DeadExecutors
 from kbroker.errors import BrokerUnavailableError, LeaseLostError
 from kbroker.event_publisher import EventPublisher
 from kbroker.keys import RedisKeys
@@ -22,7 +23,6 @@ from kbroker.kube_client import KubeClient
 from kbroker.kube_config import KubeConfig
 from kbroker.launch_record import LaunchRecords
 from kbroker.lease import AsyncLease, LeaseState
-from kbroker.orphan_streams import OrphanStreams
 from kbroker.pod_checks import PodChecks
 from kbroker.redis_client import availability
 from kbroker.watcher import KubernetesJobWatcher
@@ -147,8 +147,8 @@ class WatchLeader:
         version = progress.checkpoint if progress.synced_at else None
         watcher = self._watcher(publisher, version)
         checks = PodChecks(watcher.table, publisher, self.config.watcher)
-        streams = OrphanStreams(publisher, self.config.watcher)
-        await _first_of(self._renew(lease), watcher.watch(), self._check(checks, streams))
+        dead = DeadExecutors(publisher, self.config.watcher)
+        await _first_of(self._renew(lease), watcher.watch(), self._check(checks, dead))
 
     async def _list(self, lease: AsyncLease) -> None:
         watcher = self._watcher(self._publisher(lease), None)
@@ -180,7 +180,7 @@ class WatchLeader:
                     else "another watcher holds it"
                 )
 
-    async def _check(self, *checks: PodChecks | OrphanStreams) -> None:
+    async def _check(self, *checks: PodChecks | DeadExecutors) -> None:
         while True:
             await asyncio.sleep(self.config.watcher.check_interval)
             for check in checks:

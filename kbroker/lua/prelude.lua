@@ -82,6 +82,8 @@ end
 
 local function tell_owner(prefix, owner, event, condemned)
   local stream = prefix .. 'results:' .. owner
+  -- Where Redis was emptied since the owner's death, nothing else would name it.
+  redis.call('ZADD', prefix .. 'executors', 'NX', string.format('%d', now_ms()), owner)
   if condemned then
     return redis.call('XADD', stream, '*', 'event', event, 'condemned', condemned)
   end

@@ -6,6 +6,7 @@ NAMELESS exists; and a pod whose name begins with that of a poison task kills wh
 
 from __future__ import annotations
 
+import logging
 import os
 import runpy
 import signal
@@ -28,6 +29,8 @@ def main() -> None:
     offset, nameless, module = float(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     if offset:
         _set_clock(offset)
+    # When a promise is broken, what became of each pod tells why.
+    logging.getLogger("kbroker").setLevel(logging.DEBUG)
     _lose_names(nameless)
     _die_of_poison()
     sys.argv = sys.argv[3:]

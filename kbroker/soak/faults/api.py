@@ -75,15 +75,20 @@ def _nameless(stack: SoakStack, rng: random.Random) -> Heal:
 
 
 def _restored(stack: SoakStack, rng: random.Random) -> Heal:
-    """Versions fall; what was created since the snapshot is gone, what was deleted is back."""
+    """Versions fall; what was changed since the snapshot is as before, what was deleted is back.
+
+    Not where a pod was created since: of its run nobody would know.
+    """
     admin = stack.admin
     admin.post("/_local/snapshot", {})
     since = {pod.uid for pod in stack.pods.all()}
 
     def heal() -> None:
-        before = {pod.uid for pod in stack.pods.all()}
+        present = {pod.uid for pod in stack.pods.all()}
+        if present - since:
+            raise Missed
         admin.post("/_local/restore", {})
-        for uid in before ^ since:
+        for uid in since - present:
             stack.hits[uid] = "restored"
         stack.role.give()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +12,7 @@ from kbroker.event import PodState
 from kbroker.event_publisher import EventPublisher
 from kbroker.message import LaunchRequest
 from kbroker.redis_client import connect_async
+from kbroker.task import Launch
 from tests.integration.scene import PLACE, Scene, key, poll
 
 GONE_FOR = 100.0
@@ -59,7 +61,46 @@ async def test_its_stream_goes_and_then_its_name(scene: Scene, publisher: EventP
     assert not scene.redis.exists(scene.keys.results("dead"))
     assert known(scene) == ["dead"]  # a pod of its may still say something
     assert await publisher.forget(GONE_FOR) == ["dead"]
+    await publisher.abandon(["dead"])
     assert known(scene) == []
+
+
+def wanted(scene: Scene) -> dict[str, int]:
+    """Owner → how many of its launches never expire."""
+    owners: collections.Counter[str] = collections.Counter()
+    for digest in scene.redis.zrange(scene.keys.tasks, 0, -1):
+        record = scene.keys.task(digest.decode())
+        owners[scene.redis.hget(record, "owner").decode()] += scene.redis.ttl(record) == -1
+    return dict(owners)
+
+
+async def test_its_launches_expire_and_nobody_elses(
+    scene: Scene, publisher: EventPublisher
+) -> None:
+    alive = scene.executor("alive")
+    for number in range(700):
+        alive.execute_async(key(f"t{number}"), ["true"], launch_id="launch")
+    alive.heartbeat()
+    for name in ("dead", "lately"):
+        finished(scene, name)
+    scene.redis.set(scene.keys.executor("alive"), "token")
+    dead, lately = (Launch("kbroker", key(name), "launch").digest for name in ("dead", "lately"))
+    await publisher.abandon(["dead", "alive"])
+    assert wanted(scene) == {"alive": 700, "lately": 1}
+    assert 0 < scene.redis.ttl(scene.keys.task(dead)) <= scene.config.broker.record_ttl
+    assert scene.redis.ttl(scene.keys.task(lately)) == -1
+    assert known(scene) == ["alive", "lately"]
+
+
+async def test_an_executor_that_redis_has_forgotten_is_known_when_it_is_told(
+    scene: Scene, publisher: EventPublisher
+) -> None:
+    finished(scene, "dead")
+    scene.redis.delete(scene.keys.executors, scene.keys.results("dead"))
+    record = scene.keys.task(Launch("kbroker", key("dead"), "launch").digest)
+    scene.redis.hdel(record, "final", "uid")
+    scene.watched(scene.pod(Launch("kbroker", key("dead"), "launch").attempt(1), PodState.RUNNING))
+    assert known(scene) == ["dead"]
 
 
 async def test_its_launches_can_be_adopted_all_the_same(
@@ -90,6 +131,7 @@ async def test_nothing_without_the_watchers_lease(scene: Scene, publisher: Event
     finished(scene, "dead")
     long_ago(scene, "dead")
     scene.redis.set(scene.keys.lease(*PLACE), "another's")
-    with pytest.raises(LeaseLostError):
-        await publisher.forget(GONE_FOR)
+    for step in (publisher.forget(GONE_FOR), publisher.abandon(["dead"])):
+        with pytest.raises(LeaseLostError):
+            await step
     assert scene.redis.exists(scene.keys.results("dead"))

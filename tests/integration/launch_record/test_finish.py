@@ -167,6 +167,7 @@ def test_what_is_left_without_an_expiry_after_a_finished_launch(world: World) ->
     for_ever = {name: content for name, (content, expires) in world.dump().items() if not expires}
     assert set(for_ever) == {
         world.queue,
+        world.keys.executors,  # until its owner ends, or is gone for long
         world.keys.results("exec-1"),
         world.keys.watch("default", "default"),
     }

@@ -1,4 +1,4 @@
-"""The result streams of executors that are gone for good, which nobody will read."""
+"""What executors that are gone for good leave in Redis: streams to read, launches to end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _LOOKS = 10
 _LEAST_OFTEN = 60.0
 
 
-class OrphanStreams:
+class DeadExecutors:
     """Has streams removed whose executor has been silent for `watcher.orphan_after`.
 
-    What they said stands in the launch records, for whoever adopts the launches.
+    What they said stands in the launch records, for whoever adopts the launches; these expire
+    `broker.record_ttl` later.
 
     Args:
         publisher: writes to Redis.
@@ -49,7 +50,9 @@ class OrphanStreams:
         if now < self._look_at:
             return
         self._look_at = now + min(_LEAST_OFTEN, self._gone_for / _LOOKS)
-        for executor in await self._publisher.forget(self._gone_for):
+        forgotten = await self._publisher.forget(self._gone_for)
+        await self._publisher.abandon(forgotten)
+        for executor in forgotten:
             log.info(
                 "executor %s has been gone for %g s: its result stream is removed",
                 executor,
