@@ -27,66 +27,12 @@ from kbroker.soak.pods import PodView
 from kbroker.soak.processes import SoakProcess
 from kbroker.soak.proxy import TcpProxy
 from kbroker.soak.role import LauncherRole
+from kbroker.soak.settings import QUICK, SCRATCH, TEMPLATE, with_scratch
 
 SCHEDULERS = ("a", "b")
 _DEPLOYMENT = "kbroker-soak"
 _READY_WITHIN = 40.0
 _REJECTED = re.compile(r"(\d+) writes were refused")
-# What takes minutes elsewhere is over in seconds, so that a soak meets all of it often.
-_QUICK: dict[str, Any] = {
-    "broker.redelivery_after": 2.0,
-    "broker.socket_timeout": 2.0,
-    "core.executor_lease": 3.0,
-    "core.reconcile_interval": 2.0,
-    "core.relaunch_limit": 2,
-    "kubernetes.create_window": 5.0,
-    "kubernetes.retry_budget": 3.0,
-    "kubernetes.request_timeout": 2.0,
-    "launcher.park_base": 0.3,
-    "launcher.park_max": 2.0,
-    "launcher.park_lease": 5.0,
-    "launcher.drain_interval": 0.2,
-    "launcher.retry_after_max": 2.0,
-    "watcher.lease": 2.0,
-    "watcher.watch_timeout": 20.0,
-    "watcher.silent_timeout": 4.0,
-    "watcher.backoff_base": 0.1,
-    "watcher.backoff_max": 1.0,
-    "watcher.check_interval": 0.5,
-    "watcher.fatal_waiting_grace": 1.0,
-    "watcher.resync_interval": 60.0,
-    "watcher.orphan_after": 20.0,
-}
-_TEMPLATE: dict[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Pod",
-    "spec": {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 1,
-        "containers": [
-            {
-                "name": "base",
-                "image": "busybox:1.37",
-                "env": [
-                    {
-                        "name": "POD_UID",
-                        "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
-                    },
-                    {
-                        "name": "ATTEMPT",
-                        "valueFrom": {
-                            "fieldRef": {"fieldPath": "metadata.annotations['kbroker/attempt']"}
-                        },
-                    },
-                ],
-            }
-        ],
-    },
-}
-
-
-# Where a container finds its scratch folder in a cluster that is not on this machine.
-_SCRATCH = "/kbroker-soak"
 
 
 class SoakStack:
@@ -122,7 +68,7 @@ class SoakStack:
         self.counts: Counter[str] = Counter()
         self.missed = self.impossible = 0
         self.hits: dict[str, str] = {}
-        self._settings = {**_QUICK, **(settings or {})}
+        self._settings = {**QUICK, **(settings or {})}
         self.redis_server = EmbeddedRedis()
         self._local = kubeconfig is None
         self.place: Place = (
@@ -205,7 +151,7 @@ class SoakStack:
         return process
 
     def _scheduler(self, name: str) -> SoakProcess:
-        where = (str(self.ledger), str(self.folder)) if self._local else ("/dev/stdout", _SCRATCH)
+        where = (str(self.ledger), str(self.folder)) if self._local else ("/dev/stdout", SCRATCH)
         module = ("kbroker.soak.scheduler", str(self.folder / f"scheduler-{name}"), *where)
         return self._process(f"scheduler-{name}", module, self.scheduler_config(name, 1))
 
@@ -256,7 +202,7 @@ class SoakStack:
 
     def _config(self, **more: Any) -> KubeConfig:
         template = self.folder / "template.yaml"
-        template.write_text(yaml.safe_dump(_TEMPLATE if self._local else _with_scratch(_TEMPLATE)))
+        template.write_text(yaml.safe_dump(TEMPLATE if self._local else with_scratch(TEMPLATE)))
         values = {
             **self._settings,
             "core.deployment": _DEPLOYMENT,
@@ -296,11 +242,3 @@ class SoakStack:
     def memory(self) -> dict[str, int]:
         """Resident memory of every process, in KB."""
         return {process.name: process.resident_kb() for process in self.processes}
-
-
-def _with_scratch(template: dict[str, Any]) -> dict[str, Any]:
-    """The template with a folder that outlives a restart of the container."""
-    (base,) = template["spec"]["containers"]
-    mounted = {**base, "volumeMounts": [{"name": "scratch", "mountPath": _SCRATCH}]}
-    volumes = [{"name": "scratch", "emptyDir": {}}]
-    return {**template, "spec": {**template["spec"], "containers": [mounted], "volumes": volumes}}
