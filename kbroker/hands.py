@@ -2,7 +2,7 @@
 
 A message that kills its process takes down with it whatever else is in hand, and
 each of those has been handed out once more. So that no innocent one is taken for
-dead, a message that was handed out twice already is worked on alone.
+dead, a message whose process has died with it is worked on alone from then on.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 _ACK_TRIES = 5
 _ACK_WAIT = 0.5
 
-# Entries that may be handed out side by side, each by itself, up to this delivery.
-_TOGETHER = 2
+# Entries that may be handed out side by side, up to this delivery.
+_TOGETHER = 1
 _TAKEN_AT_ONCE = 25
 _SOLITUDE_POLL = 0.05
 # Seconds between two looks for consumers of processes that are gone.
@@ -134,8 +134,8 @@ class StreamConsumer(dramatiq.Consumer):
         interval = self._scan_interval * random.uniform(0.8, 1.2)
         if passed_over and not self._ready:
             interval = _SOLITUDE_POLL
-            # One that was handed out twice already may be what kills processes: it gets
-            # this process to itself, so that only it can be counted out.
+            # One that was handed out already may be what kills processes: it gets this
+            # process to itself, so that of its neighbours' deaths only one counts for it.
             self._wants_solitude = True
             if self._broker.hands.alone(self):
                 self._reclaim(1, highest=self._broker.max_deliveries)

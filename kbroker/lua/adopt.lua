@@ -9,6 +9,7 @@ local progress = fields(KEYS[4], 'synced_at', 'progress', 'checkpoint', 'since')
 -- Beside the record, what the picture says: whether it has the pod, up to when and which version
 -- it is complete; and whether the message still waits.
 local function reply(outcome, pod)
+  note_executor(prefix, owner)
   return {outcome, redis.call('HGETALL', KEYS[2]), redis.call('HEXISTS', KEYS[3], pod or ''),
     progress.synced_at and progress.progress or '0', progress.checkpoint or '0',
     waits(prefix, found, 'launch:' .. ARGV[4] .. ':' .. tostring(found.attempt)) and 1 or 0}

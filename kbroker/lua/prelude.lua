@@ -80,10 +80,15 @@ local function waits(prefix, found, item)
   return #redis.call('XRANGE', found.queue, found.entry, found.entry) > 0
 end
 
+-- Where Redis was emptied, an executor that dies before it renews its lease is named by nothing
+-- else; what it leaves would stay.
+local function note_executor(prefix, owner)
+  redis.call('ZADD', prefix .. 'executors', 'NX', string.format('%d', now_ms()), owner)
+end
+
 local function tell_owner(prefix, owner, event, condemned)
   local stream = prefix .. 'results:' .. owner
-  -- Where Redis was emptied since the owner's death, nothing else would name it.
-  redis.call('ZADD', prefix .. 'executors', 'NX', string.format('%d', now_ms()), owner)
+  note_executor(prefix, owner)
   if condemned then
     return redis.call('XADD', stream, '*', 'event', event, 'condemned', condemned)
   end

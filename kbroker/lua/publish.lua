@@ -36,6 +36,7 @@ else
   redis.call('HSET', KEYS[2], 'attempt', ARGV[4], 'owner', owner)
   if window > 0 then return {'window', redis.call('HGET', KEYS[2], 'create_before')} end
 end
+note_executor(prefix, owner)
 local entry = redis.call('XADD', KEYS[3], '*', 'message', ARGV[5])
 redis.call('HSET', KEYS[2], 'attempt', ARGV[4], 'owner', owner, 'entry', entry, 'queue', KEYS[3])
 return {'ok', entry}

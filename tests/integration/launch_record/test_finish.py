@@ -184,4 +184,5 @@ def test_what_is_left_without_an_expiry_after_a_withdrawn_launch(world: World) -
     world.redis.xtrim(removals, maxlen=0)  # a launcher has carried it out
     world.apply(world.event(PodState.FAILED), gone=True)
     for_ever = {name for name, (_, expires) in world.dump().items() if not expires}
-    assert for_ever == {world.queue, removals, world.keys.watch("default", "default")}
+    known = world.keys.executors  # until its owner ends, or is gone for long
+    assert for_ever == {world.queue, removals, known, world.keys.watch("default", "default")}
