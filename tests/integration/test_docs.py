@@ -19,7 +19,6 @@ import pytest
 from kbroker import keys_page
 from kbroker.cli.task_file import read_tasks
 from kbroker.local.cluster_process import LocalCluster
-from kbroker.local.redis_server import EmbeddedRedis
 from kbroker.pod_spec import load_template
 from tests.integration.stack import ROOT, running
 
@@ -57,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run_script(script: str, folder: Path, **env: str) -> str:
-    """Run it as one bash session; what it left running ends with it."""
+    """Run it as one bash session; what it left running is killed."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("KBROKER", "KUBE"))}
     path = f"{folder / 'bin'}:{plain['PATH']}"
     process = subprocess.Popen(
@@ -78,17 +77,23 @@ def run_script(script: str, folder: Path, **env: str) -> str:
             code = process.wait(100)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGKILL)
         copying.wait(20)
     assert code == 0, output.read_text()
     return output.read_text()
 
 
+@pytest.fixture(scope="module")
+def local_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """One cluster for all pages: none of them uses what another one creates in it."""
+    with LocalCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+def cluster(local_cluster: LocalCluster, redis_url: str) -> dict[str, str]:
     """The variables of a reader who has a Redis and a cluster."""
-    with EmbeddedRedis() as redis, LocalCluster(tmp_path / "cluster") as cluster:
-        yield {"KBROKER__BROKER__URL": redis.url, "KUBECONFIG": str(cluster.kubeconfig)}
+    return {"KBROKER__BROKER__URL": redis_url, "KUBECONFIG": str(local_cluster.kubeconfig)}
 
 
 def test_the_quickstart(folder: Path) -> None:
