@@ -106,7 +106,10 @@ def pods(stack: Stack) -> list[str]:
 
 
 def test_a_run_has_one_process_at_a_time(stack: Stack, tmp_path: Path) -> None:
-    tasks = Tasks(stack, tmp_path, 1, seconds=3.0)
+    tasks, gate = Tasks(stack, tmp_path, 1), tmp_path / "gate"
+    script = 'echo "start $0" >> "$1"; until [ -e "$2" ]; do sleep 0.1; done'
+    command = ["sh", "-c", script, "t0", str(tasks.ledger), str(gate)]
+    tasks.file.write_text(json.dumps({"id": "t0", "command": command}))
     first = tasks.begin("--run-id", "one")
     poll("it runs", lambda: tasks.count("start"), 20)
     second = tasks.begin("--run-id", "one")
@@ -116,8 +119,9 @@ def test_a_run_has_one_process_at_a_time(stack: Stack, tmp_path: Path) -> None:
     assert err.startswith(
         f"kbroker: error: run 'one' is being worked on by another process (pid {first.pid})"
     )
-    assert first.wait(30) == 0
-    first.communicate()
+    gate.touch()
+    first.communicate(timeout=30)
+    assert first.returncode == 0
 
 
 def test_fail_fast_cancels_the_others_and_the_run_can_go_on(stack: Stack, tmp_path: Path) -> None:
