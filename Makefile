@@ -28,9 +28,10 @@ venv: $(VENV)/.dev ## Create the virtual environment with all that development n
 demo: $(VENV)/.local ## Run about fifty real tasks through the whole of kbroker
 	@$(BIN)/kbroker demo
 
-# Most tests wait for processes: four workers keep two cores busy.
+# Most tests wait for processes: four workers keep two cores busy. They take the files in the order
+# that tests/conftest.py gives.
 test: $(VENV)/.dev ## Run the tests
-	env -u KUBECONFIG $(BIN)/python -m pytest -q -n 4 --dist loadfile
+	env -u KUBECONFIG $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 conformance: $(VENV)/.dev ## Prove what kbroker needs of a cluster: the local one, or KUBECONFIG=/path
 	$(BIN)/python -m pytest -q tests/conformance
