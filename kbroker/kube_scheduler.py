@@ -33,6 +33,9 @@ from kbroker.result_stream import (
 from kbroker.task import Attempt, Launch, TaskKey
 from kbroker.task_state import Evidence
 
+# Records looked at in one pipeline.
+_SCANNED_AT_ONCE = 500
+
 
 class ResultQueue(Protocol):
     """Anything with `put`: takes what the result stream delivers."""
@@ -280,8 +283,27 @@ class AirflowKubernetesScheduler:
         if remove_stream:
             self._stream.remove()
             with availability():
-                self._redis.zrem(self.keys.executors, self.executor_id)
+                if not self._owns_launches():
+                    self._redis.zrem(self.keys.executors, self.executor_id)
         self.lease.release()
+
+    def _owns_launches(self) -> bool:
+        """Whether an earlier life wanted what this one was never asked for.
+
+        Then the watcher has to know the executor, to let its records expire in time.
+        """
+        ours = self.executor_id.encode()
+        reply: Any = (0, [])
+        while True:
+            reply = self._redis.zscan(self.keys.tasks, reply[0], count=_SCANNED_AT_ONCE)
+            cursor, found = reply
+            pipe = self._redis.pipeline(transaction=False)
+            for digest, _ in found:
+                pipe.hget(self.keys.task(digest.decode()), "owner")
+            if ours in pipe.execute():
+                return True
+            if not cursor:
+                return False
 
     def close(self) -> None:
         """Close the connection."""

@@ -133,7 +133,6 @@ class StreamConsumer(dramatiq.Consumer):
         passed_over = self._reclaim(_TAKEN_AT_ONCE, highest=_TOGETHER)
         interval = self._scan_interval * random.uniform(0.8, 1.2)
         if passed_over and not self._ready:
-            interval = _SOLITUDE_POLL
             # One that was handed out already may be what kills processes: it gets this
             # process to itself, so that of its neighbours' deaths only one counts for it.
             self._wants_solitude = True
@@ -144,6 +143,8 @@ class StreamConsumer(dramatiq.Consumer):
                     self._end_solitude()
         elif not passed_over:
             self._end_solitude()
+        if passed_over:
+            interval = _SOLITUDE_POLL  # the next one's turn comes as soon as this one is done
         self._scan_at = 0.0 if self._more else time.monotonic() + interval
 
     def _reclaim(self, limit: int, *, highest: int) -> bool:

@@ -80,7 +80,8 @@ async def test_its_launches_expire_and_nobody_elses(
     alive = scene.executor("alive")
     for number in range(700):
         alive.execute_async(key(f"t{number}"), ["true"], launch_id="launch")
-    alive.heartbeat()
+    published = scene.keys.tasks
+    poll("published", lambda: alive.heartbeat() or scene.redis.zcard(published) == 700)
     for name in ("dead", "lately"):
         finished(scene, name)
     scene.redis.set(scene.keys.executor("alive"), "token")
@@ -135,3 +136,13 @@ async def test_nothing_without_the_watchers_lease(scene: Scene, publisher: Event
         with pytest.raises(LeaseLostError):
             await step
     assert scene.redis.exists(scene.keys.results("dead"))
+
+
+async def test_who_ends_with_launches_of_an_earlier_life_stays_known(scene: Scene) -> None:
+    finished(scene, "forgetful")
+    scene.executor("forgetful").end()  # nobody asked it to adopt
+    assert known(scene) == ["forgetful"]
+    tidy = scene.executor("tidy")
+    assert known(scene) == ["forgetful", "tidy"]
+    tidy.end()
+    assert known(scene) == ["forgetful"]
