@@ -43,7 +43,7 @@ class Watch:
         self._wake = asyncio.Event()
         self._after = 0
         self.silenced = False
-        self.muted = False
+        self.muted_at: int | None = None
         self.dropped = False
 
     def begin(self, version: int) -> Callable[[], None]:
@@ -86,7 +86,7 @@ class Watch:
         return self._matches is None or self._matches(stored.object)
 
     def _say_change(self, kind: str, stored: Stored) -> None:
-        if self.silenced or self.muted:
+        if self.silenced or self.muted_at is not None:
             return
         # In pieces, so that all watches share the object's bytes.
         self._pieces += (
@@ -100,7 +100,8 @@ class Watch:
 
     def _bookmark(self, kind: str) -> None:
         """Tell the client how far it is, unless it is ahead."""
-        version = self._store.version
+        # A bookmark says that everything up to it was sent, and a server does not lie.
+        version = self._store.version if self.muted_at is None else self.muted_at
         if version < self._after:
             return
         metadata = {"resourceVersion": str(version), "creationTimestamp": None}
@@ -125,8 +126,8 @@ class Watch:
         self._pieces.clear()
 
     def mute(self) -> None:
-        """Send bookmarks only."""
-        self.muted = True
+        """Send bookmarks only, and get no further."""
+        self.muted_at = self._store.version
 
     def drop(self) -> None:
         """End the connection."""
