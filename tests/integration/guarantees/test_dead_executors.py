@@ -37,8 +37,11 @@ def finished(scene: Scene, executor_id: str) -> None:
     """Its pod has finished, and it dies before it has heard of that."""
     executor = scene.executor(executor_id)
     executor.execute_async(key(executor_id), ["true"], launch_id="launch")
-    executor.heartbeat()
-    attempt = scene.queued()[-1].attempt
+    own = Launch("kbroker", key(executor_id), "launch")
+    poll(
+        "published", lambda: executor.heartbeat() or scene.redis.exists(scene.keys.task(own.digest))
+    )
+    attempt = own.attempt(1)
     scene.launched(attempt)
     scene.watched(scene.pod(attempt, PodState.SUCCEEDED, exit_code=0))
     poll("its lease ends", lambda: not scene.redis.exists(scene.keys.executor(executor_id)))

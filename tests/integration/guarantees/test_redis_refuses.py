@@ -152,7 +152,14 @@ async def test_an_event_is_not_passed_over_when_only_it_was_refused(redis_url: s
     checkpoint = scene.version
     # Memory that is full, or a script that runs for long, may refuse one call of a pipeline and
     # not the next; here it is certain.
-    allowed = ("pods:*", "watch:*", "lease:*", "results:*", f"task:{third.launch.digest}")
+    allowed = (
+        "executors",
+        "pods:*",
+        "watch:*",
+        "lease:*",
+        "results:*",
+        f"task:{third.launch.digest}",
+    )
     patterns = [scene.keys.prefix + name for name in (*allowed, f"task:{first.launch.digest}")]
     scene.redis.acl_setuser("half", enabled=True, nopass=True, categories=["+@all"], keys=patterns)
     client = connect_async(redis_url.replace("redis://", "redis://half:any@"), 5.0)
