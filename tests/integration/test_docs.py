@@ -119,7 +119,8 @@ def test_the_readmes_own_tasks(folder: Path, cluster: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["command-line.md", "configuration.md", "pod-templates.md", "real-cluster.md"]
+    "page",
+    ["command-line.md", "configuration.md", "guarantees.md", "pod-templates.md", "real-cluster.md"],
 )
 def test_the_commands_of_a_page_with_a_cluster(
     page: str, folder: Path, cluster: dict[str, str]
@@ -173,6 +174,7 @@ def test_no_command_is_left_out() -> None:
     run = {
         "command-line.md",
         "configuration.md",
+        "guarantees.md",
         "pod-templates.md",
         "quickstart.md",
         "real-cluster.md",
