@@ -13,7 +13,7 @@ from kbroker.soak.workload import KINDS, Op, Request
 
 SUCCESS = "success"
 # A launch is published, and its pod created, within this time after it was wanted, in seconds.
-_UNDER_WAY = 30.0
+_UNDER_WAY = 60.0
 # What was asked for before a scheduler read its requests, it takes for an earlier life's.
 _STARTING = 5.0
 

@@ -78,7 +78,7 @@ def told(cause: str = "", uid: str = "u1", life: int = 1, number: int = 1) -> En
             [run(), run(number=2)],
             [start("u2", 2), end("u2", number=2)],
             [told(uid="u2", number=2)],
-            {"crashes": {"a": [50.0]}},
+            {"crashes": {"a": [80.0]}},
             {"lost": 1},
         ),
         ([run()], [start(), end(), start("u2"), end("u2")], [told()], {}, {"duplicated": 1}),
