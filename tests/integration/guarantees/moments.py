@@ -167,6 +167,7 @@ class Lives(Run):
         self._end("taken", self.beat)
 
     def _end(self, moment: str, listen: Callable[[], None]) -> None:
+        self.beat()  # the lease is fresh
         tasks = self.begin(moment)
         self.executor._publish()  # a whole turn would listen, too
         poll("ended", lambda: self.all_are(PodState.SUCCEEDED, tasks))
