@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 
 from kbroker.errors import BrokerUnavailableError
@@ -75,10 +74,10 @@ class RedisSteps:
         start = steps.index(self._first) if self._first in steps else 0
         order = [*steps[start:], *steps[:start]]
         self._first = None
-        begun = time.monotonic()
+        begun = self._monotonic()
         with self._patience.together(self._patience.limit + _BEGIN_WITHIN):
             for number, step in enumerate(order):
-                if number and time.monotonic() - begun > _BEGIN_WITHIN:
+                if number and self._monotonic() - begun > _BEGIN_WITHIN:
                     self._first = step
                     return
                 if not self.run(step):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -28,7 +27,7 @@ class World:
 
         def take() -> None:
             self.taken.append(name)
-            time.sleep(self.slow.get(name, 0.0))
+            self.now += self.slow.get(name, 0.0)
             if name in self.refused:
                 raise BrokerUnavailableError("Redis is away")
 
