@@ -7,6 +7,9 @@ all. What is played is what lies between them, see `world`.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -15,6 +18,7 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from kbroker.errors import LeaseLostError
@@ -298,11 +302,26 @@ class ExecutorModel(RuleBasedStateMachine):
                 assert newest[key].phase is not Phase.DONE, newest[key]
 
 
-TestExecutorModel = ExecutorModel.TestCase
-TestExecutorModel.settings = settings(
+SETTINGS = settings(
     max_examples=50,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
+    database=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_the_executor_keeps_its_promises_whatever_comes_in_between() -> None:
+    """In a process of its own: Hypothesis draws constants of every module that is loaded.
+
+    Beside other tests its examples would be others each time, in spite of `derandomize`.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", __name__], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    run_state_machine_as_test(ExecutorModel, settings=SETTINGS)
