@@ -313,9 +313,9 @@ SETTINGS = settings(
 
 
 def test_the_executor_keeps_its_promises_whatever_comes_in_between() -> None:
-    """In a process of its own: Hypothesis draws constants of every module that is loaded.
+    """In a process of its own, so that nothing which other tests leave behind changes its examples.
 
-    Beside other tests its examples would be others each time, in spite of `derandomize`.
+    `derandomize` alone does not do that: Hypothesis may draw constants of modules that are loaded.
     """
     done = subprocess.run(
         [sys.executable, "-m", __name__], capture_output=True, text=True, timeout=110, check=False
