@@ -18,9 +18,11 @@ from typing import NoReturn, Protocol, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from kbroker.errors import BrokerUnavailableError
 from kbroker.event import Cause
+from kbroker.flight import Flight
 from kbroker.kube_client import ApiError
+from kbroker.latency import Latency
+from kbroker.pace import Lane
 from kbroker.retry import Action, ApiFailure, Decision, decide
 from kbroker.settings import LauncherSettings
 
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_THROTTLED = "it asked all launchers to come back later, or takes fewer creates than wait"
 # Below this many seconds a request could not be answered in time.
 _TOO_SHORT = 0.01
 
@@ -37,10 +40,19 @@ class Pace(Protocol):
 
     @property
     def pause(self) -> float:
-        """Seconds to wait before the next create."""
+        """Seconds to wait before the next request."""
 
-    async def slow_down(self, seconds: float) -> None:
-        """The API server asked for this pause."""
+    async def turn(self, lane: Lane, ends: float) -> bool:
+        """Wait until a request may be sent."""
+
+    def done(self) -> None:
+        """A pod was created or removed."""
+
+    async def refused(self, seconds: float | None) -> None:
+        """The API server had too much to do; it asked for this pause."""
+
+    async def complain(self, seconds: float | None = None) -> None:
+        """The API server takes ever longer."""
 
 
 class Identity(Protocol):
@@ -90,6 +102,7 @@ class ApiCalls:
         settings: bounds of the waits.
         retry_budget: seconds after which a request is given up.
         request_timeout: longest wait for one answer, in seconds.
+        at_once: creates that may be under way at once.
         pace: shared by all launchers of this API server.
         identity: what to do when the launcher itself is refused.
         rng: for the jitter.
@@ -102,6 +115,7 @@ class ApiCalls:
         settings: LauncherSettings,
         retry_budget: float,
         request_timeout: float,
+        at_once: int,
         *,
         pace: Pace,
         identity: Identity,
@@ -112,7 +126,9 @@ class ApiCalls:
         self._settings = settings
         self._budget = retry_budget
         self._timeout = request_timeout
+        self._flight = Flight(at_once)
         self._pace = pace
+        self._latency = Latency()
         self._identity = identity
         self._rng = rng
         self.monotonic = monotonic
@@ -123,14 +139,15 @@ class ApiCalls:
         request: Callable[[float], Awaitable[T]],
         *,
         deadline: float = math.inf,
-        paced: bool = False,
+        lane: Lane | None = None,
     ) -> T:
         """Carry out a request, given the seconds it may take, until it succeeds.
 
         Args:
             request: sends it once.
             deadline: monotonic seconds at which it is abandoned.
-            paced: whether it keeps to the shared pace.
+            lane: CREATE for what creates a pod: it waits for its turn each time. REMOVE for
+                what removes one: it is given up as soon as the API server has too much to do.
 
         Raises:
             CallFailed: it was given up.
@@ -138,34 +155,67 @@ class ApiCalls:
         progress = _Progress(self.monotonic())
         # Nearly every request succeeds at once; it need not pay for the machinery.
         try:
-            return await self._once(request, deadline, paced, progress)
+            return await self._once(request, deadline, lane, progress)
         except _Again as again:
             wait = again.wait
         await self._sleep(wait)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Again), wait=_decided, sleep=self._sleep
         )
-        result: T = await retrying(self._once, request, deadline, paced, progress)
+        result: T = await retrying(self._once, request, deadline, lane, progress)
         return result
+
+    async def admit_removal(self, within: float) -> bool:
+        """Whether a removal's turn comes within so many seconds; waits for it."""
+        return await self._pace.turn(Lane.REMOVE, self.monotonic() + within)
+
+    def removed(self) -> None:
+        """A pod was removed."""
+        self._pace.done()
 
     async def _once(
         self,
         request: Callable[[float], Awaitable[T]],
         deadline: float,
-        paced: bool,
+        lane: Lane | None,
         progress: _Progress,
     ) -> T:
-        if paced:
-            await self._keep_pace(deadline, progress)
+        try:
+            if lane is not Lane.CREATE:
+                return await request(self._time_left(deadline, progress))
+            # Whoever waits for a connection must still hear that the API server complains.
+            async with self._flight:
+                await self._keep_pace(deadline, progress)
+                return await self._create(request, self._time_left(deadline, progress))
+        except ApiError as error:
+            await self._judge(error.failure, deadline, lane, progress)
+
+    def _time_left(self, deadline: float, progress: _Progress) -> float:
         left = deadline - self.monotonic()
         if left < _TOO_SHORT:
             raise CallFailed(_parked(progress.last), unanswered=progress.unanswered)
-        try:
-            return await request(min(left, self._timeout))
-        except ApiError as error:
-            await self._judge(error.failure, deadline, progress)
+        return min(left, self._timeout)
 
-    async def _judge(self, failure: ApiFailure, deadline: float, progress: _Progress) -> NoReturn:
+    async def _create(self, request: Callable[[float], Awaitable[T]], timeout: float) -> T:
+        began = self.monotonic()
+        try:
+            answer = await request(timeout)
+        except ApiError as error:
+            if error.failure.reason == "timeout":
+                now = self.monotonic()
+                if self._latency.rises(now - began, now):
+                    await self._pace.complain()
+            raise
+        seconds = self.monotonic() - began
+        self._pace.done()
+        self._flight.grow(seconds)
+        if self._latency.rises(seconds, began + seconds):
+            await self._pace.complain()
+        return answer
+
+    async def _judge(
+        self, failure: ApiFailure, deadline: float, lane: Lane | None, progress: _Progress
+    ) -> NoReturn:
         """Raise what is to be done next."""
         progress.failures += 1
         if failure.sent and (failure.status == 0 or failure.status >= 500):
@@ -180,10 +230,13 @@ class ApiCalls:
             self._settings,
             self._rng,
         )
-        if failure.retry_after is not None:
-            await self._tell_pace(failure.retry_after)
+        if failure.status in (429, 503) or failure.retry_after is not None:
+            self._flight.shrink()
+            await self._pace.refused(failure.retry_after)
         if decision.action is Action.CREDENTIALS:
             decision = await self._renew(failure, decision, progress)
+        if lane is Lane.REMOVE and decision.cause is Cause.THROTTLED:
+            decision = _parked(decision)
         if decision.action is Action.RETRY:
             progress.last = decision
             raise _Again(decision.after)
@@ -204,27 +257,10 @@ class ApiCalls:
         return _parked(decision)
 
     async def _keep_pace(self, deadline: float, progress: _Progress) -> None:
-        pause = self._pace.pause
-        if not pause:
+        if await self._pace.turn(Lane.CREATE, min(deadline, progress.started + self._budget)):
             return
-        now = self.monotonic()
-        ends = min(deadline, progress.started + self._budget)
-        if now + pause >= ends:
-            decision = Decision(
-                Action.PARK,
-                pause,
-                Cause.THROTTLED,
-                "the Kubernetes API asked all launchers to come back later",
-            )
-            raise CallFailed(decision, unanswered=progress.unanswered)
-        # Not all at the same moment: that is what the API server complained about.
-        await self._sleep(pause + self._settings.retry_base * self._rng.random())
-
-    async def _tell_pace(self, seconds: float) -> None:
-        try:
-            await self._pace.slow_down(seconds)
-        except BrokerUnavailableError as error:
-            log.warning("cannot tell the pace: %s", error, extra={"action": "pace"})
+        decision = Decision(Action.PARK, self._pace.pause, Cause.THROTTLED, _THROTTLED)
+        raise CallFailed(decision, unanswered=progress.unanswered)
 
 
 def _parked(decision: Decision) -> Decision:

@@ -40,7 +40,7 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
     Args:
         status: HTTP status.
         phrase: the words beside it.
-        headers: of the answer.
+        headers: of the answer, by their names in lower case.
         body: of the answer: a Status object, or whatever a proxy says.
     """
     told = ApiStatus.decode(body)
@@ -52,7 +52,7 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
 
 
 def _retry_after(headers: Mapping[str, str], details: Mapping[str, Any]) -> float | None:
-    for said in (headers.get("Retry-After"), details.get("retryAfterSeconds")):
+    for said in (headers.get("retry-after"), details.get("retryAfterSeconds")):
         # Kubernetes gives seconds; a date, as HTTP allows, says nothing that back-off does not.
         if str(said).isdecimal():
             return float(str(said))
@@ -82,7 +82,7 @@ class answering:  # noqa: N801 - reads as a statement
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return ApiFailure(0, "dns", f"unknown host {error.host}", sent=False)
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why = _untrusted(error.certificate_error)
+            why = untrusted(error.certificate_error)
             where = f"{error.host}:{error.port}"
             return ApiFailure(0, "tls", f"{where} cannot be trusted: {why}", sent=False)
         if isinstance(error, aiohttp.ClientConnectorError):
@@ -102,7 +102,8 @@ class answering:  # noqa: N801 - reads as a statement
         return None
 
 
-def _untrusted(error: Exception) -> str:
+def untrusted(error: Exception) -> str:
+    """Why a server's certificate is not accepted."""
     if isinstance(error, ssl.SSLCertVerificationError) and error.verify_message:
         return error.verify_message
     return str(error)

@@ -1,9 +1,9 @@
 """The Kubernetes API, as far as kbroker uses it: few requests, made fast.
 
 The official client supplies configuration, TLS and authentication (kubeconfig,
-in-cluster account, exec plug-ins, token refresh); the requests go through
-aiohttp, because building the official client's models costs several times as
-much as a request.
+in-cluster account, exec plug-ins, token refresh); building its models costs
+several times as much as a request. Requests go through `KubePool`, streams and
+whatever has to pass a proxy through aiohttp.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import orjson
 from kbroker.errors import ClusterError
 from kbroker.kube_answer import ApiError, answering, refusal
 from kbroker.kube_credentials import Credentials
+from kbroker.kube_pool import KEEP_ALIVE, KubePool
 from kbroker.naming import FINALIZER
 from kbroker.pod import PodPage
 from kbroker.retry import ApiFailure
@@ -29,8 +30,7 @@ __all__ = ["ApiError", "KubeClient"]
 
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-# Shorter than the API server's own 90 s, so that it never closes one that we are about to use.
-_KEEP_ALIVE = 60.0
+_AGENT = {"User-Agent": "kbroker", "Accept": "application/json"}
 
 
 class KubeClient:
@@ -42,15 +42,15 @@ class KubeClient:
     def __init__(self, credentials: Credentials, settings: KubernetesSettings) -> None:
         self._credentials = credentials
         self._timeout = settings.request_timeout
+        # What fails within the connection's part is known not to have been sent.
+        self._pool = KubePool(credentials, settings.pool_size, self._timeout / 2)
         connector = aiohttp.TCPConnector(
-            limit=settings.pool_size, keepalive_timeout=_KEEP_ALIVE, ttl_dns_cache=60
+            limit=settings.pool_size, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=60
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "kbroker"},
-            # The whole is limited per request. What fails within the connection's part is
-            # known not to have been sent.
+            # The whole is limited per request.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2),
         )
 
@@ -70,6 +70,7 @@ class KubeClient:
 
     async def close(self) -> None:
         """Close the connections."""
+        self._pool.close()
         await self._session.close()
 
     async def reload_credentials(self) -> None:
@@ -301,32 +302,40 @@ class KubeClient:
         with answering() as request:
             # Whatever it waits for: a create must not be sent after its time.
             async with asyncio.timeout(self._timeout if timeout is None else timeout):
-                response = await self._send(request, method, path, body, content_type)
-                async with response:
-                    return await response.read()
+                headers = await self._headers()
+                if body is not None:
+                    headers["Content-Type"] = content_type
+                if self._credentials.proxy:
+                    response = await self._send(request, method, path, headers, body)
+                    async with response:
+                        return await response.read()
+                answer = await self._pool.ask(request, method, path, headers, body or b"")
+        if answer.status >= 300:
+            raise refusal(answer.status, answer.phrase, answer.headers, answer.body)
+        return answer.body
 
     @asynccontextmanager
     async def _stream(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
         # A stream may be silent for long, but not while it is opened.
         with answering() as request:
             async with asyncio.timeout(self._timeout):
-                response = await self._send(request, "GET", path)
+                response = await self._send(request, "GET", path, await self._headers())
         async with response:
             yield response
+
+    async def _headers(self) -> dict[str, str]:
+        return {**_AGENT, **await self._credentials.headers()}
 
     async def _send(
         self,
         request: answering,
         method: str,
         path: str,
+        headers: dict[str, str],
         body: bytes | None = None,
-        content_type: str = "application/json",
     ) -> aiohttp.ClientResponse:
         """The response, its head read; ApiError unless it is a success."""
         credentials = self._credentials
-        headers = {"Accept": "application/json", **await credentials.headers()}
-        if body is not None:
-            headers["Content-Type"] = content_type
         request.sent = True
         response = await self._session.request(
             method,
@@ -342,7 +351,8 @@ class KubeClient:
         if response.status >= 300:
             async with response:
                 phrase = response.reason or ""
-                raise refusal(response.status, phrase, response.headers, await response.read())
+                said = {name.lower(): value for name, value in response.headers.items()}
+                raise refusal(response.status, phrase, said, await response.read())
         return response
 
 
