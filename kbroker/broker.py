@@ -26,7 +26,7 @@ from dramatiq.middleware import AsyncIO, Middleware
 from kbroker.errors import BrokerUnavailableError
 from kbroker.hands import Hands
 from kbroker.keys import RedisKeys
-from kbroker.launch_record import LaunchRecords
+from kbroker.launcher_record import LauncherRecords
 from kbroker.queue_entry import DeadEntry
 from kbroker.redis_client import availability, connect, run
 from kbroker.renewer import Renewer
@@ -239,5 +239,5 @@ class StreamsBroker(dramatiq.Broker):
         return self.keys.prefix + queue_name
 
     def _bury(self, dead: DeadEntry) -> None:
-        records = LaunchRecords(self.keys, 0, 0)
+        records = LauncherRecords(self.keys, 0, 0)
         run(self.client, [records.bury(dead.queue, dead.id, dead.reason, dead.raw, None)])

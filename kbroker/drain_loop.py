@@ -49,5 +49,7 @@ async def drain_loop(
         except Exception:
             # What was drained falls due again; a loop that ended here would park it for ever.
             log.exception("draining failed", extra={"action": "unexpected"})
-        busy = found > 0 or monotonic() < launcher.parked_until + _IDLE_INTERVAL
+        if found:
+            continue  # what was done may let out what waited for it
+        busy = monotonic() < launcher.parked_until + _IDLE_INTERVAL
         await sleep(interval if busy else max(interval, _IDLE_INTERVAL))

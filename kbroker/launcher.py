@@ -27,8 +27,8 @@ from kbroker.api_calls import ApiCalls
 from kbroker.errors import BrokerUnavailableError, NewerSchemaError
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import LaunchRecords
 from kbroker.launcher_identity import Cluster, LauncherIdentity
+from kbroker.launcher_record import LauncherRecords
 from kbroker.manifests import Manifests
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.permission import Permissions
@@ -36,6 +36,7 @@ from kbroker.pod_creation import PodCreation
 from kbroker.pod_removal import PodRemoval
 from kbroker.queue_entry import QueueEntry, Unfinished
 from kbroker.redis_client import Call, run_async
+from kbroker.rooms import Rooms
 from kbroker.secret_creation import SECRET_ITEM, SecretCreation
 from kbroker.service_account_key import read_keys
 from kbroker.shared_pace import SharedPace
@@ -48,6 +49,7 @@ from kbroker.work_item import (
     read_launch,
     read_removal,
     read_secret,
+    room_settled,
     set_back,
     settled,
 )
@@ -80,6 +82,9 @@ class Launcher:
         monotonic: seconds that never jump.
         sleep: waits for some seconds.
 
+    Attributes:
+        pace: how fast the API server may be asked.
+
     Raises:
         TemplateError: the configured pod template is not usable.
     """
@@ -101,11 +106,21 @@ class Launcher:
         self._settings = settings
         self._cluster = kubernetes.cluster
         self._max_failures = config.broker.max_deliveries
-        self._records = LaunchRecords(keys, config.broker.record_ttl, kubernetes.create_window)
+        self._records = LauncherRecords(keys, config.broker.record_ttl, kubernetes.create_window)
+        self._rooms = Rooms(keys, kubernetes.cluster)
         name = f"{socket.gethostname()}-{os.getpid()}"
         self._rng = rng or random.Random()
         self._monotonic = monotonic
-        pace = SharedPace(client, keys, kubernetes.cluster, settings.retry_after_max, monotonic)
+        self.pace = SharedPace(
+            client,
+            keys,
+            kubernetes.cluster,
+            settings.retry_after_max,
+            settings.max_create_rate,
+            rng=self._rng,
+            monotonic=monotonic,
+            sleep=sleep,
+        )
         self._identity = LauncherIdentity(
             kube,
             kubernetes.namespace,
@@ -118,13 +133,16 @@ class Launcher:
             settings,
             kubernetes.retry_budget,
             kubernetes.request_timeout,
-            pace=pace,
+            kubernetes.pool_size,
+            pace=self.pace,
             identity=self._identity,
             rng=self._rng,
             monotonic=monotonic,
             sleep=sleep,
         )
-        self._permissions = Permissions(client, self._records, pace, name, monotonic)
+        self._permissions = Permissions(
+            client, self._records, self._rooms, self.pace, name, monotonic
+        )
         self._creation = PodCreation(
             kube,
             calls,
@@ -187,7 +205,8 @@ class Launcher:
         if not self.ready:
             return 0
         call = self._records.drain(self._cluster, _DRAIN_LIMIT, self._settings.park_lease)
-        due: list[tuple[str, bytes]] = (await run_async(self._client, [call]))[0]
+        due: list[tuple[str, bytes]]
+        _, due = await run_async(self._client, [self._rooms.let_out(), call])
         items = [WorkItem.from_parked(name, payload) for name, payload in due]
         launches = [item for item in items if item.id.startswith(_LAUNCH_ITEM)]
         secrets = [item for item in items if item.id.startswith(SECRET_ITEM)]
@@ -202,6 +221,7 @@ class Launcher:
     async def close(self) -> None:
         """Stop what runs in the background."""
         await self._identity.close()
+        await self.pace.close()
 
     # A batch.
 
@@ -231,12 +251,14 @@ class Launcher:
         retry: list[str] = []
         later: list[str] = []
         calls: list[Call[Any]] = []
+        rooms: list[Call[Any]] = []  # after the others, so that those of one kind go together
         for item in items:
             outcome = self._outcome(item, outcomes[item.id])
             if outcome is None:
                 retry.append(item.id)
                 continue
             calls += settled(self._records, self._cluster, item, outcome)
+            rooms += room_settled(self._rooms, outcome)
             match outcome:
                 case Leave():
                     later.append(item.id)
@@ -245,7 +267,7 @@ class Launcher:
                     self._parked_until = max(self._parked_until, due)
                 case Bury():
                     log.error("%s is dead: %s", item.id, outcome.reason, extra={"action": "dead"})
-        await run_async(self._client, calls)
+        await run_async(self._client, calls + rooms)
         counts = Counter(type(outcomes[item.id]).__name__.lower() for item in items)
         said = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
         log.info("%d messages: %s", len(items), said, extra={"action": "batch", **counts})
@@ -291,7 +313,9 @@ class Launcher:
             now = await self._permissions.now()
             why = self._identity.refusal
             return [self._creation.not_ready(*job, now, why) for job in jobs]
-        permissions = await self._permissions.ask_all([message for _, message in jobs])
+        permissions = await self._permissions.ask_all(
+            [(message, item.waited_as) for item, message in jobs]
+        )
         return await asyncio.gather(
             *(self._creation.launch(*job, p) for job, p in zip(jobs, permissions, strict=True)),
             return_exceptions=True,

@@ -18,23 +18,25 @@ from kbroker.api_calls import ApiCalls, CallFailed
 from kbroker.errors import ExecutorConfigError, TemplateError
 from kbroker.event import Cause, PodEvent, PodState
 from kbroker.kube_client import ApiError
-from kbroker.launch_record import launch_item
 from kbroker.launch_reply import Refused
 from kbroker.manifests import Manifests
 from kbroker.message import LaunchMessage
 from kbroker.naming import attempt_from_annotations, pod_name
-from kbroker.permission import Permission
-from kbroker.pod import Pod
+from kbroker.pace import Lane
+from kbroker.permission import NoRoom, Permission
+from kbroker.pod import Pod, seconds
 from kbroker.pod_status import pod_event
+from kbroker.record_scripts import launch_item
 from kbroker.retry import Action, Decision, park_delay
 from kbroker.settings import LauncherSettings
-from kbroker.task import Attempt
 from kbroker.work_item import Done, Leave, Outcome, Park, Report, WorkItem, failed, waiting
 
 log = logging.getLogger(__name__)
 
 # Until a moment has passed by the API server's clock too, and on the network.
 _MARGIN = 0.5
+# As if it had been parked so often: it waits for the longest time.
+_OFTEN = 30
 
 
 class Pods(Protocol):
@@ -93,11 +95,14 @@ class PodCreation:
         self._rng = rng
 
     async def launch(
-        self, item: WorkItem, message: LaunchMessage, permission: Permission | Refused
+        self, item: WorkItem, message: LaunchMessage, permission: Permission | NoRoom | Refused
     ) -> Outcome:
         """Create the pod, or find it, or say why there is none."""
         if isinstance(permission, Refused):
             return await self._refused(item, message, permission)
+        if isinstance(permission, NoRoom):
+            waits = _Launch(item, message, permission.permission, 0)
+            return self._without_room(waits, permission.why, asked=False)
         maybe = item.parking.maybe_until
         if item.deliveries > 1:
             # Whoever had it before may have sent a request under an earlier grant,
@@ -140,13 +145,14 @@ class PodCreation:
             body = await self._calls.run(
                 lambda timeout: self._pods.create_pod(message.namespace, manifest, timeout),
                 deadline=permission.deadline,
-                paced=True,
+                lane=Lane.CREATE,
             )
         except CallFailed as failure:
             if failure.unanswered:
                 launch.maybe_until = max(launch.maybe_until, permission.create_before)
             return await self._after(launch, failure.decision)
-        return self._found(launch, Pod.decode(body))
+        # Nothing of its status is known yet: the API server lets no create set it.
+        return self._launched(launch, Pod.decode(body), None)
 
     async def _after(self, launch: _Launch, decision: Decision) -> Outcome:
         """What follows from a create that did not succeed."""
@@ -234,15 +240,19 @@ class PodCreation:
         return await self._calls.run(request)
 
     def _found(self, launch: _Launch, pod: Pod) -> Report:
-        attempt = launch.message.attempt
-        event = pod_event("ADDED", pod, attempt, launch.message.cluster)
+        event = pod_event("ADDED", pod, launch.message.attempt, launch.message.cluster)
+        return self._launched(launch, pod, event)
+
+    def _launched(self, launch: _Launch, pod: Pod, event: PodEvent | None) -> Report:
         log.debug(
             "launched pod %s (%s)",
             pod.name,
             pod.uid,
             extra={"action": "launched", "pod": pod.name, "uid": pod.uid},
         )
-        return Report(event or _just_created(pod, attempt, launch.message))
+        return Report(
+            event or _just_created(pod, launch.message), found_room=bool(launch.permission.full)
+        )
 
     def _blind(self, launch: _Launch, failure: CallFailed) -> Outcome:
         """The pod could not even be looked for."""
@@ -261,11 +271,24 @@ class PodCreation:
                 return self._parked(item, event, now, launch.maybe_until)
             return self.not_ready(item, launch.message, now, decision.message)
         cause = decision.cause or Cause.UNREACHABLE
+        if cause is Cause.QUOTA:
+            return self._without_room(launch, launch_reasons.no_room(decision.message), asked=True)
         event = waiting(launch.message, cause, launch_reasons.waits(cause, decision.message))
         delay = park_delay(launch.item.parking.times, self._settings, self._rng)
         return self._parked(
             launch.item, event, now, launch.maybe_until, delay=decision.after + delay
         )
+
+    def _without_room(self, launch: _Launch, why: str, *, asked: bool) -> Park:
+        """Others may look for room on its behalf; after its delay it asks all the same."""
+        now = launch.permission.time(self._calls.monotonic())
+        event = waiting(launch.message, Cause.QUOTA, launch_reasons.waits(Cause.QUOTA, why))
+        times = launch.item.parking.times if launch.maybe_until else _OFTEN
+        delay = park_delay(times, self._settings, self._rng)
+        if launch.message.expires_at is not None:
+            delay = min(delay, max(0.0, launch.message.expires_at - now) / 1000 + _MARGIN)
+        parked = self._parked(launch.item, event, now, launch.maybe_until, delay=delay)
+        return replace(parked, no_room=why if asked else "")
 
     def _await_proof(self, launch: _Launch, why: str) -> Park:
         now = launch.permission.time(self._calls.monotonic())
@@ -299,13 +322,14 @@ class PodCreation:
         return Park(launch_item(event.attempt), delay, parking, event)
 
 
-def _just_created(pod: Pod, attempt: Attempt, message: LaunchMessage) -> PodEvent:
+def _just_created(pod: Pod, message: LaunchMessage) -> PodEvent:
     return PodEvent(
-        attempt=attempt,
+        attempt=message.attempt,
         cluster=message.cluster,
         namespace=message.namespace,
-        pod=pod_name(attempt),
+        pod=pod.name,
         state=PodState.PENDING,
         uid=pod.uid or None,
         resource_version=pod.resource_version,
+        at=seconds(pod.metadata.creation_timestamp),
     )

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from kbroker.api_calls import ApiCalls, CallFailed
 from kbroker.kube_client import ApiError
-from kbroker.launch_record import removal_item
 from kbroker.message import DeleteMessage, Removal
 from kbroker.naming import DEPLOYMENT, STOPPED
+from kbroker.pace import Lane
 from kbroker.pod import BASE, Pod
+from kbroker.record_scripts import removal_item
 from kbroker.retry import Action, Decision, park_delay
 from kbroker.settings import LauncherSettings
 from kbroker.work_item import Bury, Done, Leave, Outcome, Park, WorkItem
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 # How often a pod that changes under our hands is judged anew before it is parked.
 _JUDGEMENTS = 3
 _MARGIN = 0.1
+# How long a removal waits for its turn while the API server is at its limit, and how long it is
+# then set aside, in seconds: whatever waits here keeps launches from being worked on.
+_TURN_WITHIN = 0.5
+_LATER = (1.0, 5.0)
 # https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup
 _STOP = {"activeDeadlineSeconds": 1}
 
@@ -98,6 +103,10 @@ class PodRemoval:
     async def remove(self, item: WorkItem, message: DeleteMessage, now: int) -> Outcome:
         """Delete or stop the pod; `now` is Redis' clock in ms."""
         removal = _Removal(item, message, now)
+        if message.removal is Removal.RELEASE and removal.early:
+            return self._held(removal)
+        if not await self._calls.admit_removal(_TURN_WITHIN):
+            return self._later(removal)
         try:
             if message.removal is Removal.RELEASE:
                 return await self._release(removal)
@@ -113,13 +122,12 @@ class PodRemoval:
 
     async def _release(self, removal: _Removal) -> Outcome:
         """Let go of the pod without deleting it."""
-        if removal.early:
-            return self._held(removal)
 
         async def request(_timeout: float) -> None:
             await _conditional(self._let_go(removal.message, None))
 
-        await self._calls.run(request)
+        await self._calls.run(request, lane=Lane.REMOVE)
+        self._calls.removed()
         self._log("released", removal.message)
         return Done()
 
@@ -139,6 +147,7 @@ class PodRemoval:
             if judged > _JUDGEMENTS:
                 return self._parked(removal)
             answer = await self._ask_delete(message, version)
+        self._calls.removed()
         self._log("deleted", message)
         return Done()
 
@@ -203,7 +212,7 @@ class PodRemoval:
                     return None
                 raise
 
-        pod = await self._calls.run(request)
+        pod = await self._calls.run(request, lane=Lane.REMOVE)
         if pod is None or pod.uid != message.uid:
             return None
         owner = pod.annotations.get(DEPLOYMENT)
@@ -222,7 +231,7 @@ class PodRemoval:
         async def request(_timeout: float) -> _Answer:
             return await _conditional(self._let_go_and_delete(message, version))
 
-        return await self._calls.run(request)
+        return await self._calls.run(request, lane=Lane.REMOVE)
 
     async def _let_go_and_delete(self, message: DeleteMessage, version: int | None) -> None:
         pod = await self._let_go(message, version)
@@ -254,7 +263,7 @@ class PodRemoval:
         async def request(_timeout: float) -> _Answer:
             return await _conditional(self._pods.patch_pod(message.namespace, message.pod, patch))
 
-        return await self._calls.run(request)
+        return await self._calls.run(request, lane=Lane.REMOVE)
 
     def _after(self, removal: _Removal, failure: CallFailed) -> Outcome:
         decision: Decision = failure.decision
@@ -263,6 +272,14 @@ class PodRemoval:
         if decision.action is Action.PERMANENT:
             return Bury(f"pod {removal.message.pod} cannot be removed: {decision.message}")
         return self._parked(removal, decision.after)
+
+    def _later(self, removal: _Removal) -> Park:
+        """Launches go first: it gives its place back instead of waiting for its turn."""
+        return Park(
+            removal_item(removal.message),
+            self._rng.uniform(*_LATER),
+            removal.item.parking,  # it did not fail
+        )
 
     def _parked(self, removal: _Removal, least: float = 0.0) -> Park:
         parking = removal.item.parking

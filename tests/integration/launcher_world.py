@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import orjson
 from kbroker.event import PodEvent
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import LaunchRecords
 from kbroker.launch_reply import Published
 from kbroker.lease import Lease
 from kbroker.local.cluster_process import LocalCluster
@@ -26,6 +26,7 @@ from kbroker.naming import pod_name
 from kbroker.redis_client import connect, run
 from kbroker.result_stream import ResultStream
 from kbroker.task import Attempt, Launch, TaskKey
+from tests.records import Records
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {
@@ -81,21 +82,33 @@ class World:
     """One test's namespace, tasks and Redis."""
 
     def __init__(
-        self, url: str, cluster: LocalCluster, namespace: str, prefix: str = "{kbroker}:"
+        self,
+        url: str,
+        cluster: LocalCluster,
+        namespace: str,
+        prefix: str = "{kbroker}:",
+        **settings: Any,
     ) -> None:
         self.admin = cluster.admin
         self.kubeconfig = cluster.kubeconfig
         self.namespace = re.sub(r"[^a-z0-9]+", "-", namespace.lower()).strip("-")[:63].strip("-")
         self.redis = connect(url, 5.0)
-        self.config = config(url, cluster.kubeconfig, **{"broker.prefix": prefix})
+        self.config = config(url, cluster.kubeconfig, **{"broker.prefix": prefix, **settings})
         self.keys = RedisKeys(self.config.broker.prefix)
-        self.records = LaunchRecords(self.keys, 60.0, self.config.kubernetes.create_window)
+        self.records = Records(self.keys, 60.0, self.config.kubernetes.create_window)
         self.lease = Lease(self.redis, self.keys.executor("exec-1"), 60.0)
         assert self.lease.acquire()
         self.queue = self.keys.launch_queue("default", "normal")
         self.admin.post("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
         self._stream = ResultStream(self.redis, self.keys.results("exec-1"))
         self.seen: list[PodEvent] = []
+
+    def beside(self, namespace: str) -> World:
+        """The same executor's view of another namespace."""
+        other = copy(self)
+        other.namespace = namespace
+        self.admin.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
+        return other
 
     # The executor.
 

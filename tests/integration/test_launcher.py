@@ -163,6 +163,47 @@ def test_a_launcher_killed_between_create_and_acknowledgement(
     assert "Traceback" not in second.said
 
 
+def test_thousands_are_spread_over_the_launchers_in_full_batches(
+    idle_world: World, start: Start
+) -> None:
+    world = idle_world
+    # As long as no create is answered, everybody keeps what it has read.
+    world.fault({"hold_ms": 60_000}, verb="create", resource="pods")
+    patient = {"request_timeout": 60.0, "retry_budget": 60.0, "create_window": 60.0}
+    settings = config(
+        world.config.broker.url,
+        world.kubeconfig,
+        **{"broker.prefix": world.config.broker.prefix},
+        **{f"kubernetes.{name}": seconds for name, seconds in patient.items()},
+    )
+    world.redis.xgroup_create(world.queue, "launchers", id="0", mkstream=True)
+    world.launch(*(world.message(f"t{n}") for n in range(1000)))
+    started = [start(settings) for _ in range(4)]  # of two threads each
+
+    def in_hand() -> list[int]:
+        consumers = world.redis.xinfo_consumers(world.queue, "launchers")
+        return sorted(consumer["pending"] for consumer in consumers)
+
+    poll("all have work", lambda: in_hand() == [75] * 4, 60)
+    assert all(launcher.child.poll() is None for launcher in started)
+    # A batch for each thread and one that is next; what nobody has in hand is for anybody.
+    time.sleep(0.5)
+    assert in_hand() == [75] * 4
+
+
+def test_one_task_is_sent_at_once(idle_world: World, start: Start) -> None:
+    world = idle_world
+    launcher = start(world.config)
+    poll("it is up", lambda: "ready for action" in launcher.said, 60)
+    for number in range(5):
+        message = world.message(f"t{number}")
+        world.launch(message)
+        # Alone, and not before a batch is full: there is nothing else to wait for.
+        poll("it is created", lambda m=message: world.pod(m))
+        poll("it is done", world.idle)
+    assert launcher.said.count("1 messages: 1 report") == 5
+
+
 def test_expired(world: World) -> None:
     message = world.message("late", expires_at=world.now() - 5)
     world.launch(message)

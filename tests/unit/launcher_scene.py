@@ -17,6 +17,7 @@ from kbroker.launcher_identity import LauncherIdentity
 from kbroker.manifests import Manifests
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.naming import annotations_for, pod_name
+from kbroker.pace import Lane
 from kbroker.permission import Permission
 from kbroker.pod_creation import PodCreation
 from kbroker.pod_removal import PodRemoval
@@ -124,20 +125,44 @@ class Kube:
 
 
 class Pace:
-    """The shared pace, without sharing it."""
+    """The shared pace, without sharing it.
+
+    Attributes:
+        told: pauses that the API server asked for.
+        asked: lanes in which a turn was waited for.
+        closed: lanes in which none comes.
+    """
 
     def __init__(self, clock: Clock, pause: float = 0.0) -> None:
         self.clock = clock
         self.until = clock.now + pause
-        self.told: list[float] = []
+        self.told: list[float | None] = []
+        self.asked: list[Lane] = []
+        self.closed: set[Lane] = set()
+        self.complaints = 0
+        self.finished = 0
 
     @property
     def pause(self) -> float:
         return max(0.0, self.until - self.clock.now)
 
-    async def slow_down(self, seconds: float) -> None:
+    async def turn(self, lane: Lane, ends: float) -> bool:
+        self.asked.append(lane)
+        if lane in self.closed or self.until >= ends:
+            return False
+        if self.pause:
+            await self.clock.sleep(self.pause)
+        return True
+
+    def done(self) -> None:
+        self.finished += 1
+
+    async def refused(self, seconds: float | None) -> None:
         self.told.append(seconds)
-        self.until = max(self.until, self.clock.now + seconds)
+        self.until = max(self.until, self.clock.now + (seconds or 0.0))
+
+    async def complain(self, seconds: float | None = None) -> None:
+        self.complaints += 1
 
 
 class Scene:
@@ -157,6 +182,7 @@ class Scene:
             self.settings,
             self.kubernetes.retry_budget,
             self.kubernetes.request_timeout,
+            self.kubernetes.pool_size,
             pace=self.pace,
             identity=self.identity,
             rng=self.rng,
