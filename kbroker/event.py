@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -61,6 +62,12 @@ class Cause(StrEnum):
 BY_STOPPING = frozenset({Cause.DEADLINE_EXCEEDED, Cause.DELETED})
 
 
+# To call an enum takes several times as long, and an executor decodes every event.
+_STATES = {member.value: member for member in PodState}
+_STARTED = {member.value: member for member in Started}
+_CAUSES = {member.value: member for member in Cause}
+
+
 @dataclass(frozen=True, slots=True)
 class PodEvent:
     """The state of one attempt, seen at one resource version.
@@ -105,6 +112,11 @@ class PodEvent:
         """Whether nothing more can happen to this attempt."""
         return self.state in (PodState.SUCCEEDED, PodState.FAILED)
 
+    @property
+    def news(self) -> tuple[object, ...]:
+        """What the event says of its pod, whatever the version it was read from."""
+        return (self.uid, self.state, self.cause, self.message, self.exit_code, self.node)
+
     def because(self, cause: Cause, message: str | None) -> PodEvent:
         """The same event with another cause."""
         return replace(self, cause=cause, message=message)
@@ -146,20 +158,21 @@ class PodEvent:
                 raise NewerSchemaError(
                     f"pod event of schema {fields['v']}; this one reads {SCHEMA}"
                 )
-            launch = Launch(
-                fields["deployment"], TaskKey.from_list(fields["key"]), fields["launch_id"]
-            )
+            key = fields["key"]
+            if not isinstance(key, list):
+                raise TypeError("key must be an array")
+            attempt = _attempt(fields["deployment"], fields["launch_id"], fields["attempt"], *key)
             cause = fields.get("cause")
             return cls(
-                attempt=launch.attempt(fields["attempt"]),
+                attempt=attempt,
                 cluster=fields["cluster"],
                 namespace=fields["namespace"],
                 pod=fields["pod"],
-                state=PodState(fields["state"]),
+                state=_STATES[fields["state"]],
                 uid=fields.get("uid"),
                 resource_version=int(fields["resource_version"]),
-                started=Started(fields["started"]),
-                cause=None if cause is None else Cause(cause),
+                started=_STARTED[fields["started"]],
+                cause=None if cause is None else _CAUSES[cause],
                 exit_code=fields.get("exit_code"),
                 message=fields.get("message"),
                 node=fields.get("node"),
@@ -169,6 +182,12 @@ class PodEvent:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, KbrokerError) as error:
             raise MessageError(f"not a pod event: {error!r}") from error
+
+
+# A pod has several events within a short time; a value is checked once.
+@lru_cache(maxsize=4096, typed=True)
+def _attempt(deployment: str, launch_id: str, number: int, *key: Any) -> Attempt:
+    return Launch(deployment, TaskKey.from_list([*key]), launch_id).attempt(number)
 
 
 def vanished(last: PodEvent, version: int) -> PodEvent:

@@ -9,9 +9,9 @@ import redis.asyncio
 
 from kbroker.errors import BrokerUnavailableError, LeaseLostError
 from kbroker.event import Cause, PodEvent
-from kbroker.launch_record import LaunchRecords
 from kbroker.redis_client import Call, availability, run_async, script
 from kbroker.result_stream import WatchProgress, read_picture_async, read_watch_async
+from kbroker.watcher_record import WatcherRecords
 
 # Bounds the reply of one pipeline; a list of 5,000 pods takes ten.
 _AT_ONCE = 500
@@ -34,7 +34,7 @@ class EventPublisher:
     def __init__(
         self,
         client: redis.asyncio.Redis,
-        records: LaunchRecords,
+        records: WatcherRecords,
         place: tuple[str, str],
         *,
         token: str,
@@ -110,7 +110,7 @@ class EventPublisher:
         self._last_put = version
 
     async def condemn(self, verdicts: Sequence[tuple[PodEvent, Cause, str]]) -> list[str]:
-        """Ask launchers to stop these pods, remembering why; replies as of `LaunchRecords.condemn`.
+        """Ask launchers to stop these pods, remembering why; replies as `WatcherRecords`.
 
         Args:
             verdicts: the pod as it was judged, what its failure is to be called, words.

@@ -75,7 +75,6 @@ class KubernetesExecutor:
         self._clock = clock
         self._monotonic = monotonic
         self._results: deque[Result] = deque()
-        self._spent: list[str] = []
         self._launches = LaunchRegistry()
         self._ready = PublishQueue()
         self._undelivered: dict[TaskKey, Tracked] = {}
@@ -387,11 +386,9 @@ class KubernetesExecutor:
             result = self._results.popleft()
             if result.event is None:
                 log.error("%s", result.problem, extra={"action": "unreadable-result"})
-                self._spent.append(result.entry)
+                self.scheduler.discard([result.entry])
             else:
                 self._take_result(result, result.event)
-        self.scheduler.discard(self._spent)
-        self._spent = []
 
     def _take_result(self, result: Result, event: PodEvent) -> None:
         tracked = self._launches.get(event.launch)
@@ -403,7 +400,7 @@ class KubernetesExecutor:
         if tracked.phase is Phase.DONE and event.final:
             tracked.entries.append(result.entry)
         else:
-            self._spent.append(result.entry)
+            self.scheduler.discard([result.entry])
 
     def take(self, tracked: Tracked, event: PodEvent) -> None:
         """Apply one event of a launch, as the state machine says."""

@@ -26,8 +26,8 @@ results:E    stream of pod events for the tasks of executor E, its only reader;
              `watcher.orphan_after` after that fell silent.
              XREVRANGE '$presults:E' + - COUNT 10
 task:D       hash, the launch record: state (wanted, withdrawn, final), attempt,
-             owner, entry, create_before, pod, uid, last event, times (ms by Redis'
-             clock). No TTL while wanted, `record_ttl` afterwards.
+             owner and its lease's token, entry, create_before, pod, uid, last
+             event, times (ms by Redis' clock). No TTL while wanted, `record_ttl` afterwards.
              HGETALL '$ptask:D'
 tasks        sorted set, D of every wanted launch -> when it was published (ms).
              ZRANGE '$ptasks' 0 -1
@@ -43,8 +43,22 @@ lease:C:N    string with PX, the leading watcher's random token.
              PTTL '$please:default:default'
 executor:E   string with PX, the executor's random token.
              PTTL '$pexecutor:E'
-pace:C       hash, what all launchers of one API server obey: not_before (ms).
+pace:C       hash, what all launchers of one API server obey: not_before (ms), and once
+             it complained the rate (creates/s) as it was used last, the curve along
+             which it grows (since, start, peak, recovery; turn names it), complained
+             and judged (ms), what was done and refused since window and
+             window_before, the next slots. Gone two minutes after it was last used.
              HGETALL '$ppace:default'
+full:C       sorted set, namespace without room -> when the next launch looks (ms).
+             ZRANGE '$pfull:default' 0 -1 WITHSCORES
+full:C:N     hash, why there is no room, since when (ms), step (how many launches are
+             let out next), out and found (how many were, and found room). Gone when
+             there is room for all, or ten minutes after the last look.
+             HGETALL '$pfull:default:default'
+full:C:N:launches
+             sorted set, parked launch that waits for room -> since when, or since it last
+             looked (ms); likewise.
+             ZRANGE '$pfull:default:default:launches' 0 -1
 dead         stream, newest 10,000 messages that could not be processed, with the
              reason.
              XREVRANGE '$pdead' + - COUNT 10
@@ -120,6 +134,18 @@ class RedisKeys:
     def pace(self, cluster: str) -> str:
         """Hash: the shared pace towards one API server."""
         return f"{self.prefix}pace:{cluster}"
+
+    def full(self, cluster: str) -> str:
+        """Sorted set of the namespaces without room."""
+        return f"{self.prefix}full:{cluster}"
+
+    def full_namespace(self, cluster: str, namespace: str) -> str:
+        """Hash: a namespace without room."""
+        return f"{self.full(cluster)}:{namespace}"
+
+    def full_launches(self, cluster: str, namespace: str) -> str:
+        """Sorted set of the launches that wait for room in a namespace."""
+        return f"{self.full_namespace(cluster, namespace)}:launches"
 
     @property
     def dead(self) -> str:

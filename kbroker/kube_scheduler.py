@@ -183,9 +183,9 @@ class AirflowKubernetesScheduler:
         """Hand one result to the result queue."""
         self.result_queue.put(task)
 
-    def discard(self, entries: Sequence[str]) -> None:
-        """Delete stream entries that say nothing more."""
-        self._stream.discard(list(entries))
+    def discard(self, entries: Iterable[str]) -> None:
+        """These stream entries say nothing more: they go with the next `sync`, or at the end."""
+        self._stream.discard(entries)
 
     def _make_kube_watcher(self) -> ResultStream:
         """The reader of this executor's result stream, from its beginning."""
@@ -226,21 +226,39 @@ class AirflowKubernetesScheduler:
             seconds, microseconds = self._redis.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
-    def look_up(
-        self, launches: Sequence[tuple[Attempt, str, str, PodEvent | None]]
-    ) -> list[Adopted | Missing | Refused]:
-        """Adopt launches (attempt, cluster, namespace, last known event) in one pipeline.
+    def glance(self, launches: Sequence[tuple[Attempt, str, str, PodEvent | None]]) -> list[bool]:
+        """Whether launches (attempt, cluster, namespace, its last event) stand as believed."""
+        token, owner = self.lease.token, self.executor_id
+        return run(
+            self._redis,
+            [
+                self.records.glance(token, owner, attempt, self.keys.pods(*place), known)
+                for attempt, *place, known in launches
+            ],
+        )
 
-        A launch of ours is just read; one of a dead executor becomes ours; a lost
-        record is rewritten from the picture of pods or from the known event.
+    def look_up(
+        self, launches: Sequence[tuple[Attempt, str, str, PodEvent | None, bool]]
+    ) -> list[Adopted | Missing | Refused]:
+        """Adopt launches (attempt, cluster, namespace, last known event, claim) in one pipeline.
+
+        A launch of ours is just read; one of a dead executor becomes ours; a lost record is
+        rewritten from the picture of pods or from the known event. For `claim` see
+        `LaunchRecords.adopt`.
         """
         calls = []
-        for attempt, cluster, namespace, known in launches:
+        for attempt, cluster, namespace, known, claim in launches:
             newest = max(attempt.number, self.config.core.relaunch_limit + 1)
             names = [naming.pod_name(attempt.launch.attempt(n + 1)) for n in range(newest)]
             calls.append(
                 self.records.adopt(
-                    self.lease.token, self.executor_id, attempt, (cluster, namespace), names, known
+                    self.lease.token,
+                    self.executor_id,
+                    attempt,
+                    (cluster, namespace),
+                    names,
+                    known,
+                    claim=claim,
                 )
             )
         return run(self._redis, calls)
@@ -285,6 +303,8 @@ class AirflowKubernetesScheduler:
             with availability():
                 if not self._owns_launches():
                     self._redis.zrem(self.keys.executors, self.executor_id)
+        else:
+            self._stream.flush()
         self.lease.release()
 
     def _owns_launches(self) -> bool:

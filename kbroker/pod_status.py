@@ -9,7 +9,8 @@ container of it (init containers aside) had started.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from kbroker.event import Cause, PodEvent, PodState, Started
@@ -36,6 +37,8 @@ DELETED = "DELETED"
 _TYPES = frozenset({"ADDED", "MODIFIED", DELETED})
 _TERMINAL = frozenset({"Succeeded", "Failed"})
 
+_Event = Callable[..., PodEvent]
+
 
 def pod_event(event_type: str, pod: Pod, attempt: Attempt, cluster: str) -> PodEvent | None:
     """The event that a watch event (or a listed pod, as "ADDED") means.
@@ -51,23 +54,25 @@ def pod_event(event_type: str, pod: Pod, attempt: Attempt, cluster: str) -> PodE
     """
     if event_type not in _TYPES or not pod.name or not pod.uid:
         return None
-    event = PodEvent(
+    event = partial(
+        PodEvent,
         attempt=attempt,
         cluster=cluster,
         namespace=pod.namespace,
         pod=pod.name,
-        state=PodState.PENDING,
         uid=pod.uid,
         resource_version=pod.resource_version,
         node=pod.node,
     )
     end = base_end(pod)
     if end is not None and _final(end, pod, event_type):
-        return _ended(event, pod, end)
+        if end.exit_code == 0:
+            return _succeeded(event, pod, end.exit_code)
+        return _failed(event, pod, end.exit_code)
     if pod.phase == "Succeeded":
         return _succeeded(event, pod, None)
     if pod.phase == "Failed":
-        return _failed(event, pod)
+        return _failed(event, pod, None)
     if event_type == DELETED or pod.only_held:
         return _deleted(event, pod)
     return _alive(event, pod, base_status(pod))
@@ -123,41 +128,30 @@ def _final(end: Terminated, pod: Pod, event_type: str) -> bool:
     )
 
 
-def _ended(event: PodEvent, pod: Pod, end: Terminated) -> PodEvent:
-    if end.exit_code == 0:
-        return _succeeded(event, pod, end)
-    return replace(_failed(event, pod), exit_code=end.exit_code)
-
-
-def _succeeded(event: PodEvent, pod: Pod, end: Terminated | None) -> PodEvent:
-    return replace(
-        event,
-        state=PodState.SUCCEEDED,
-        started=Started.YES,
-        exit_code=0 if end is not None else None,
-        at=_ended_at(pod),
+def _succeeded(event: _Event, pod: Pod, exit_code: int | None) -> PodEvent:
+    return event(
+        state=PodState.SUCCEEDED, started=Started.YES, exit_code=exit_code, at=_ended_at(pod)
     )
 
 
-def _failed(event: PodEvent, pod: Pod) -> PodEvent:
+def _failed(event: _Event, pod: Pod, exit_code: int | None) -> PodEvent:
     cause, message = verdict(pod, failure(pod))
-    return replace(
-        event,
+    return event(
         state=PodState.FAILED,
         started=_started(pod),
         cause=cause,
+        exit_code=exit_code,
         message=message,
         at=_ended_at(pod),
     )
 
 
-def _deleted(event: PodEvent, pod: Pod) -> PodEvent:
+def _deleted(event: _Event, pod: Pod) -> PodEvent:
     cause, message = verdict(pod, deletion(pod))
     started = _started(pod)
     if started is Started.UNKNOWN and pod.node is None:
         started = Started.NEVER
-    return replace(
-        event,
+    return event(
         state=PodState.FAILED,
         started=started,
         cause=cause,
@@ -166,19 +160,20 @@ def _deleted(event: PodEvent, pod: Pod) -> PodEvent:
     )
 
 
-def _alive(event: PodEvent, pod: Pod, base: ContainerStatus | None) -> PodEvent:
+def _alive(event: _Event, pod: Pod, base: ContainerStatus | None) -> PodEvent:
     runs = pod.phase == "Running" if base is None else has_started(base)
-    if not runs:
-        event = replace(event, at=seconds(pod.metadata.creation_timestamp))
-        why = waiting_reason(pod)
-    else:
-        event = replace(
-            event, state=PodState.RUNNING, started=Started.YES, at=_running_since(pod, base)
+    why = deletion(pod) if node_lost(pod) else None if runs else waiting_reason(pod)
+    cause, message = why or (None, None)
+    if runs:
+        return event(
+            state=PodState.RUNNING,
+            started=Started.YES,
+            cause=cause,
+            message=message,
+            at=_running_since(pod, base),
         )
-        why = None
-    if node_lost(pod):
-        why = deletion(pod)
-    return event if why is None else replace(event, cause=why.cause, message=why.message)
+    created = seconds(pod.metadata.creation_timestamp)
+    return event(state=PodState.PENDING, cause=cause, message=message, at=created)
 
 
 def _started(pod: Pod) -> Started:

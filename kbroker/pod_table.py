@@ -36,6 +36,11 @@ class PodTable:
     def __len__(self) -> int:
         return len(self._pods)
 
+    def last(self, pod: str, uid: str) -> PodEvent | None:
+        """The last event of this pod; None if it was not seen."""
+        seen = self._pods.get(pod)
+        return seen.event if seen is not None and seen.event.uid == uid else None
+
     def note(self, event: PodEvent, executor: str, now: float) -> None:
         """A pod exists and is so; `now` is in seconds since the epoch."""
         seen = self._pods.get(event.pod)

@@ -97,26 +97,41 @@ class Reconciliation:
             self._check_departures = False
         if self._round:
             batch = list(islice(self._round, self._settings.core.event_batch))
-            self.look_at(batch)
+            self.look_at(self._surprising(batch))
             for _ in batch:
                 self._round.popleft()
 
     def look_at(self, launches: Iterable[Tracked]) -> None:
         """Look these up in one pipeline and repair what is wrong."""
-        doubtful = [
+        doubtful = self._open(launches)
+        if not doubtful:
+            return
+        now = self._scheduler.now_ms()
+        replies = self._scheduler.look_up(
+            [
+                (t.attempt, *t.place, t.last if t.uid else None, not t.attempt_known)
+                for t in doubtful
+            ]
+        )
+        for tracked, reply in zip(doubtful, replies, strict=True):
+            self._judge(tracked, reply, now)
+
+    def _surprising(self, launches: Iterable[Tracked]) -> list[Tracked]:
+        """Those that do not stand as believed: nearly all do, and a glance tells."""
+        found = self._open(launches)
+        known = [t for t in found if t.attempt_known]
+        fine = self._scheduler.glance([(t.attempt, *t.place, t.last_of_attempt) for t in known])
+        believed = {id(t) for t, is_fine in zip(known, fine, strict=True) if is_fine}
+        return [t for t in found if id(t) not in believed]
+
+    def _open(self, launches: Iterable[Tracked]) -> list[Tracked]:
+        """Those whose message or pod matters."""
+        return [
             t
             for t in launches
             if t.phase not in (Phase.BUFFERED, Phase.DONE)
             and self._launches.get(t.attempt.launch) is t
         ]
-        if not doubtful:
-            return
-        now = self._scheduler.now_ms()
-        replies = self._scheduler.look_up(
-            [(t.attempt, *t.place, t.last if t.uid else None) for t in doubtful]
-        )
-        for tracked, reply in zip(doubtful, replies, strict=True):
-            self._judge(tracked, reply, now)
 
     def _judge(self, tracked: Tracked, reply: Adopted | Missing | Refused, now: int) -> None:
         if isinstance(reply, Refused):

@@ -7,7 +7,7 @@ usable now" becomes a BrokerUnavailableError, so that roles never import redis.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import redis
 import redis.asyncio
 from redis import exceptions
+from redis.connection import HiredisRespSerializer
 
 from kbroker.errors import BrokerUnavailableError, ConfigError
 from kbroker.patience import Patience, patient
@@ -43,8 +44,12 @@ AWAY = (
 # Redis 7 put the code of what a script was refused behind "-", inside a general error;
 # redis-py shows a pipeline's error as it would a tuple.
 _REFUSAL = re.compile(
-    r"(?:^|: ?|-|\(')(?:BUSY|UNKILLABLE|MISCONF|NOREPLICAS|OOM|READONLY|MASTERDOWN|LOADING) "
+    r"(?:^|: ?|-|\(')(?:BUSY|UNKILLABLE|MISCONF|NOREPLICAS|NOPERM|OOM|READONLY|MASTERDOWN|LOADING) "
 )
+
+
+# Nobody else is served while a batch of so many calls runs, for some milliseconds.
+_AT_ONCE = 50
 
 
 def place(url: str) -> str:
@@ -80,9 +85,31 @@ def connect_async(url: str, timeout: float) -> redis.asyncio.Redis:
         ConfigError: the URL is not a Redis URL.
     """
     try:
-        return redis.asyncio.Redis.from_url(url, **_options(timeout))
+        client = redis.asyncio.Redis.from_url(url, **_options(timeout))
     except ValueError as error:
         raise _not_a_url(url, error) from None
+    pool = client.connection_pool
+    kind = pool.connection_class
+    pool.connection_class = type(f"Packing{kind.__name__}", (_Packing, kind), {})
+    return client
+
+
+class _Packing:
+    """What a connection class of redis.asyncio becomes to pack commands in C, as redis.Redis does.
+
+    A batch of calls has hundreds of arguments.
+    """
+
+    _packer = HiredisRespSerializer()
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """One command as it goes over the wire."""
+        packed: list[bytes] = self._packer.pack(*args)
+        return packed
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        """Many of them, as one piece."""
+        return [b"".join(piece for args in commands for piece in self._packer.pack(*args))]
 
 
 def _options(timeout: float) -> dict[str, Any]:
@@ -113,7 +140,7 @@ def availability() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One Lua script of kbroker, with what all of them share in front."""
+    """One Lua script of kbroker, with what all of them share around it."""
 
     name: str
     source: str = field(repr=False)
@@ -122,11 +149,14 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """The script `lua/<name>.lua`."""
-    folder = files("kbroker") / "lua"
-    parts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name)]
-    source = "\n".join(parts)
+    """The script `lua/<name>.lua`, as `lua/batch.lua` runs it: once for each of many calls."""
+    prelude, body, batch = (_lua(part) for part in ("prelude", name, "batch"))
+    source = f"{prelude}\nlocal function step(KEYS, ARGV)\n{body}\nend\n{batch}"
     return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _lua(name: str) -> str:
+    return (files("kbroker") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +168,11 @@ class Call(Generic[T]):
     args: tuple[Argument, ...] = field(repr=False)
     read: Callable[[Any], T]
 
+    @property
+    def shape(self) -> tuple[str, int, int]:
+        """Calls of one shape can go together."""
+        return self.script.sha, len(self.keys), len(self.args)
+
 
 def run(client: redis.Redis, calls: Sequence[Call[Any]]) -> list[Any]:
     """Run calls in one pipeline and read their replies, in order.
@@ -147,15 +182,16 @@ def run(client: redis.Redis, calls: Sequence[Call[Any]]) -> list[Any]:
     """
     if not calls:
         return []
+    batches = _batches(calls)
     with availability():
-        replies = _queued(client.pipeline(transaction=False), calls).execute(raise_on_error=False)
+        replies = _queued(client.pipeline(transaction=False), batches).execute(raise_on_error=False)
         again = _unknown(replies)
         if again:
             pipe = client.pipeline(transaction=False)
-            _load(pipe, [calls[i] for i in again])
-            fresh = _queued(pipe, [calls[i] for i in again]).execute(raise_on_error=False)
+            _load(pipe, [batches[i] for i in again])
+            fresh = _queued(pipe, [batches[i] for i in again]).execute(raise_on_error=False)
             _fill(replies, again, fresh)
-        return _read(calls, replies)
+        return _read(batches, replies)
 
 
 async def run_async(client: redis.asyncio.Redis, calls: Sequence[Call[Any]]) -> list[Any]:
@@ -166,26 +202,46 @@ async def run_async(client: redis.asyncio.Redis, calls: Sequence[Call[Any]]) -> 
     """
     if not calls:
         return []
+    batches = _batches(calls)
     with availability():
-        pipe = _queued(client.pipeline(transaction=False), calls)
+        pipe = _queued(client.pipeline(transaction=False), batches)
         replies = await pipe.execute(raise_on_error=False)
         again = _unknown(replies)
         if again:
             pipe = client.pipeline(transaction=False)
-            _load(pipe, [calls[i] for i in again])
-            fresh = await _queued(pipe, [calls[i] for i in again]).execute(raise_on_error=False)
+            _load(pipe, [batches[i] for i in again])
+            fresh = await _queued(pipe, [batches[i] for i in again]).execute(raise_on_error=False)
             _fill(replies, again, fresh)
-        return _read(calls, replies)
+        return _read(batches, replies)
 
 
-def _queued(pipe: Any, calls: Sequence[Call[Any]]) -> Any:
+def _batches(calls: Sequence[Call[Any]]) -> list[list[Call[Any]]]:
+    """Neighbours of one shape go together: a command costs either side more than a call."""
+    made: list[list[Call[Any]]] = []
+    shape = None
     for call in calls:
-        pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+        if call.shape != shape or len(made[-1]) == _AT_ONCE:
+            made.append([])
+            shape = call.shape
+        made[-1].append(call)
+    return made
+
+
+def _queued(pipe: Any, batches: Sequence[list[Call[Any]]]) -> Any:
+    for calls in batches:
+        sha, keys, args = calls[0].shape
+        command: list[Argument] = ["EVALSHA", sha, keys * len(calls)]
+        for call in calls:
+            command += call.keys
+        command += (len(calls), args)
+        for call in calls:
+            command += call.args
+        pipe.execute_command(*command)
     return pipe
 
 
-def _load(pipe: Any, calls: Sequence[Call[Any]]) -> None:
-    for source in {call.script.source for call in calls}:
+def _load(pipe: Any, batches: Sequence[list[Call[Any]]]) -> None:
+    for source in {calls[0].script.source for calls in batches}:
         pipe.execute_command("SCRIPT LOAD", source)
 
 
@@ -198,8 +254,14 @@ def _fill(replies: list[Any], positions: list[int], fresh: list[Any]) -> None:
         replies[position] = reply
 
 
-def _read(calls: Sequence[Call[Any]], replies: Sequence[Any]) -> list[Any]:
+def _read(batches: Sequence[list[Call[Any]]], replies: Sequence[Any]) -> list[Any]:
     for reply in replies:
         if isinstance(reply, exceptions.RedisError):
             raise reply
-    return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
+        if reply[1]:
+            raise exceptions.ResponseError(reply[1].decode())
+    return [
+        call.read(answer)
+        for calls, (answers, _) in zip(batches, replies, strict=True)
+        for call, answer in zip(calls, answers, strict=True)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +59,21 @@ class ResultStream:
         self._client = client
         self._key = key
         self._cursor = "0"
+        self._spent: list[str] = []
 
     def read(self, count: int) -> list[Result]:
-        """Up to `count` entries that were not read before; never waits.
+        """Up to `count` entries that were not read before; never waits. Deletes what is spent.
 
         Raises:
             BrokerUnavailableError: Redis is away.
         """
+        pipe = self._client.pipeline(transaction=False)
+        if self._spent:
+            pipe.xdel(self._key, *self._spent)
+        pipe.xread({self._key: self._cursor}, count=count)
         with availability():
-            reply: Any = self._client.xread({self._key: self._cursor}, count=count)
+            reply: Any = pipe.execute()[-1]
+        self._spent = []
         if not reply:
             return []
         results = [read_result(entry, fields) for entry, fields in reply[0][1]]
@@ -76,18 +82,24 @@ class ResultStream:
         return results
 
     def rewind(self) -> None:
-        """Read from the beginning again."""
+        """Read from the beginning again; what is spent is found to be so once more."""
         self._cursor = "0"
+        self._spent = []
 
-    def discard(self, entries: list[str]) -> None:
-        """Delete entries that say nothing new.
+    def discard(self, entries: Iterable[str]) -> None:
+        """These say nothing new: the next `read` or `flush` deletes them."""
+        self._spent += entries
+
+    def flush(self) -> None:
+        """Delete what is spent.
 
         Raises:
             BrokerUnavailableError: Redis is away.
         """
-        if entries:
+        if self._spent:
             with availability():
-                self._client.xdel(self._key, *entries)
+                self._client.xdel(self._key, *self._spent)
+            self._spent = []
 
     def remove(self) -> None:
         """Delete the stream.

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
+import orjson
 from dramatiq.broker import MessageProxy
-from dramatiq.errors import DecodeError
 
 from kbroker.errors import BrokerUnavailableError, MessageError
 from kbroker.queue_entry import QueueEntry, Unfinished
@@ -16,8 +16,14 @@ from kbroker.stream_queue import Delivery
 if TYPE_CHECKING:
     from kbroker.stream_consumer import StreamConsumer
 
-# dramatiq itself checks no types, and would fail on others only when the actor is looked up.
-_TYPES: dict[str, type] = {"actor_name": str, "message_id": str, "kwargs": dict, "options": dict}
+# Of what `dramatiq.Message.encode` writes, that which is read, or passed on to it.
+_TYPES: dict[str, type] = {
+    "actor_name": str,
+    "args": list,
+    "kwargs": dict,
+    "options": dict,
+    "message_id": str,
+}
 
 
 class EntriesProxy(MessageProxy):
@@ -95,21 +101,22 @@ def read_entry(queue: str, delivery: Delivery) -> QueueEntry:
     if not delivery.message:
         raise MessageError("it has no field 'message'")
     try:
-        message: dramatiq.Message[Any] = dramatiq.Message.decode(delivery.message)
-    except DecodeError as error:
-        cause = error.error
-        # These name fields and types; other causes would quote the content.
-        named = isinstance(cause, KeyError | TypeError)
-        raise MessageError(str(cause) if named else "no JSON") from None
+        fields = orjson.loads(delivery.message)
+    except ValueError:
+        raise MessageError("no JSON") from None  # its cause would quote the content
+    if not isinstance(fields, dict):
+        raise MessageError("it is not an object")
     for name, kind in _TYPES.items():
-        if not isinstance(getattr(message, name), kind):
+        if name not in fields:
+            raise MessageError(f"it has no field {name!r}")
+        if not isinstance(fields[name], kind):
             raise MessageError(f"{name!r} is not a {kind.__name__}")
     return QueueEntry(
         delivery.id,
         queue,
-        message.actor_name,
-        tuple(message.args),
-        dict(message.kwargs),
+        fields["actor_name"],
+        tuple(fields["args"]),
+        fields["kwargs"],
         delivery.deliveries,
         delivery.message,
     )

@@ -22,6 +22,8 @@ def _text(owner: str, name: str, value: object) -> str:
         raise TaskError(f"{owner}: {name} must be a string, not {type(value).__name__}")
     if not value:
         raise TaskError(f"{owner}: {name} must not be empty")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -64,6 +66,10 @@ class TaskKey:
         if self.logical_date is not None:
             _text("task key", "logical_date", self.logical_date)
 
+    def __hash__(self) -> int:
+        # These tell most keys apart, and an executor looks up dozens of times per task.
+        return hash((self.task_id, self.run_id, self.map_index))
+
     def __str__(self) -> str:
         mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
         return f"{self.dag_id}.{self.task_id}{mapped} {self.run_id} try {self.try_number}"
@@ -96,15 +102,22 @@ class Launch:
     deployment: str
     key: TaskKey
     launch_id: str
+    _digest: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         _text("launch", "deployment", self.deployment)
         _text("launch", "launch_id", self.launch_id)
 
+    def __hash__(self) -> int:
+        return hash(self.launch_id)  # it is all but unique, and a string remembers its hash
+
     @property
     def digest(self) -> str:
         """40 hex digits that name this launch's record in Redis."""
-        return _sha256(self.deployment, self.key, self.launch_id)[:40]
+        if not self._digest:
+            digest = _sha256(self.deployment, self.key, self.launch_id)[:40]
+            object.__setattr__(self, "_digest", digest)
+        return self._digest
 
     def attempt(self, number: int) -> Attempt:
         """The `number`-th attempt (from 1) of this launch."""
@@ -117,6 +130,7 @@ class Attempt:
 
     launch: Launch
     number: int
+    _digest: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         _number("attempt", "number", self.number, 1)
@@ -124,7 +138,11 @@ class Attempt:
     @property
     def digest(self) -> str:
         """64 hex digits over (deployment, key, launch id, attempt)."""
-        return _sha256(self.launch.deployment, self.launch.key, self.launch.launch_id, self.number)
+        if not self._digest:
+            launch = self.launch
+            digest = _sha256(launch.deployment, launch.key, launch.launch_id, self.number)
+            object.__setattr__(self, "_digest", digest)
+        return self._digest
 
     def next(self) -> Attempt:
         """The attempt that follows this one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from kbroker.event import Cause, PodEvent, PodState, Started
 
@@ -82,6 +83,8 @@ TABLE: dict[Whose, dict[Phase, dict[News, Step]]] = {
     Whose.NEWER: {**dict.fromkeys(Phase, _EARLY), Phase.DONE: _NOTHING},
 }
 
+_NEWS_OF = {state: News(state.value) for state in PodState}
+
 PHASE_OF = {
     PodState.WAITING: Phase.WAITING,
     PodState.PENDING: Phase.PENDING,
@@ -91,8 +94,7 @@ PHASE_OF = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What the executor knows of a launch.
 
     Attributes:
@@ -129,7 +131,7 @@ def news(view: View, event: PodEvent) -> News:
     allowed = not view.expired and event.attempt.number <= view.relaunch_limit
     if event.state is PodState.FAILED and allowed and relaunchable(event):
         return News.REPEATABLE
-    return News(event.state)
+    return _NEWS_OF[event.state]
 
 
 def relaunchable(event: PodEvent) -> bool:

@@ -72,11 +72,17 @@ class Tracked:
         return self.message.cluster, self.message.namespace
 
     @property
-    def uid(self) -> str | None:
-        """The uid of the present attempt's pod, if one was seen."""
+    def last_of_attempt(self) -> PodEvent | None:
+        """The last event applied, if it is of the present attempt."""
         if self.last is None or self.last.attempt.number != self.attempt.number:
             return None
-        return self.last.uid
+        return self.last
+
+    @property
+    def uid(self) -> str | None:
+        """The uid of the present attempt's pod, if one was seen."""
+        last = self.last_of_attempt
+        return None if last is None else last.uid
 
     @property
     def waiting(self) -> str | None:

@@ -21,11 +21,11 @@ from kbroker.event_publisher import EventPublisher
 from kbroker.keys import RedisKeys
 from kbroker.kube_client import KubeClient
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import LaunchRecords
 from kbroker.lease import AsyncLease, LeaseState
 from kbroker.pod_checks import PodChecks
 from kbroker.redis_client import availability
 from kbroker.watcher import KubernetesJobWatcher
+from kbroker.watcher_record import WatcherRecords
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class WatchLeader:
         self._rng = rng or random.Random()
         self._place = (config.kubernetes.cluster, config.kubernetes.namespace)
         self._keys = RedisKeys(config.broker.prefix)
-        self._records = LaunchRecords(
+        self._records = WatcherRecords(
             self._keys, config.broker.record_ttl, config.kubernetes.create_window
         )
         self._lease: AsyncLease | None = None

@@ -194,6 +194,9 @@ class KubernetesJobWatcher:
 
     def _attempt(self, pod: Pod) -> Attempt | None:
         """Whose pod this is; None, said once, if it does not carry our identity."""
+        known = self.table.last(pod.name, pod.uid)
+        if known is not None:
+            return known.attempt
         attempt = naming.attempt_from_annotations(pod.annotations)
         if (
             attempt is not None
@@ -259,6 +262,9 @@ class KubernetesJobWatcher:
         existing = {pod.uid for pod, exists in zip(unbound, exist, strict=True) if exists}
         for kind, pod in events:
             event = self._event(kind, pod)
+            if event is not None and kind != DELETED and self._says_nothing(event):
+                self.table.note(event, "", self._clock())
+                continue
             if event is not None and pod.uid in existing:
                 event = replace(
                     event,
@@ -269,6 +275,11 @@ class KubernetesJobWatcher:
                 self._put(kind, pod, event)
         await self._sink.flush()
         self.resource_version = str(events[-1][1].resource_version)
+
+    def _says_nothing(self, event: PodEvent) -> bool:
+        """Whether only the version is new: kubelets and others write much that is not for us."""
+        known = self.table.last(event.pod, event.uid or "")
+        return known is not None and known.news == event.news
 
     async def bookmark(self, version: int) -> None:
         """The watch is up to date."""

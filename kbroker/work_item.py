@@ -15,11 +15,12 @@ import orjson
 
 from kbroker.errors import KbrokerError, MessageError, NewerSchemaError
 from kbroker.event import Cause, PodEvent, PodState, Started
-from kbroker.launch_record import LaunchRecords
+from kbroker.launcher_record import LauncherRecords
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.naming import pod_name
 from kbroker.queue_entry import QueueEntry
 from kbroker.redis_client import Call
+from kbroker.rooms import Rooms
 from kbroker.task import Launch, TaskKey
 
 M = TypeVar("M", DeleteMessage, SecretMessage)
@@ -98,6 +99,18 @@ class WorkItem:
         """Queue and stream id; None for a parked item."""
         return (self.queue, self.id) if self.queue else None
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether an earlier request may have created its pod."""
+        return self.deliveries > 1 or self.parking.maybe_until > 0
+
+    @property
+    def waited_as(self) -> str | None:
+        """A launch's name in the parked set, "" if it was not parked; None where it is in doubt."""
+        if self.in_doubt:
+            return None
+        return "" if self.queue else self.id
+
     def payload(self, parking: Parking) -> bytes:
         """The message as it is parked."""
         history = {name: getattr(parking, name) for name in Parking.__slots__}
@@ -112,9 +125,15 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The owner is told how the launch stands."""
+    """The owner is told how the launch stands.
+
+    Attributes:
+        event: tells it.
+        found_room: whether it was let into a namespace that had been full.
+    """
 
     event: PodEvent
+    found_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +145,15 @@ class Park:
         delay: seconds.
         parking: its history, this time included.
         event: tells the owner why a launch waits; None for a removal.
+        no_room: the API server's words, where a launch waits for room in its namespace; ""
+            if it was not asked. None where it waits for something else.
     """
 
     item: str
     delay: float
     parking: Parking
     event: PodEvent | None = None
+    no_room: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +184,7 @@ Outcome = Done | Report | Park | Leave | Bury
 
 
 def settled(
-    records: LaunchRecords, cluster: str, item: WorkItem, outcome: Outcome
+    records: LauncherRecords, cluster: str, item: WorkItem, outcome: Outcome
 ) -> list[Call[Any]]:
     """The calls that record an outcome.
 
@@ -193,6 +215,16 @@ def settled(
     if item.entry is None:
         calls.append(records.unpark(cluster, item.id))
     return calls
+
+
+def room_settled(rooms: Rooms, outcome: Outcome) -> list[Call[Any]]:
+    """The calls that follow those of `settled`, where there was no room in a namespace."""
+    match outcome:
+        case Park(event=PodEvent() as event, no_room=str(why)):
+            return [rooms.wait(event.namespace, outcome.item, why)]
+        case Report(found_room=True):
+            return [rooms.found(outcome.event.namespace)]
+    return []
 
 
 def read_launch(item: WorkItem, cluster: str) -> LaunchMessage | Bury:

@@ -33,14 +33,24 @@ if found.final or found.state == 'final' then
   if not found.uid then return refuse('the launch had already failed') end
   return 'final'
 end
-if uid == '' and redis.call('HGET', KEYS[1], 'event') == event then return 'stale' end
+local before = redis.call('HGET', KEYS[1], 'event')
+if uid == '' and before == event then return 'stale' end
 local generation = redis.call('HGET', KEYS[3], 'generation') or '0'
 if found.uid and generation == (found.generation or '0') and rv <= found.rv then return 'stale' end
-redis.call('HSET', KEYS[1], 'event', event, 'event_at', at)
-if uid ~= '' then
-  redis.call('HSET', KEYS[1], 'uid', uid, 'pod', pod, 'rv', ARGV[6], 'generation', generation)
+local about = {'event', event, 'event_at', at}
+local function note(...)
+  for _, value in ipairs({...}) do about[#about + 1] = value end
 end
+if uid ~= '' then note('uid', uid, 'pod', pod, 'rv', ARGV[6], 'generation', generation) end
+if final then note('final', '1', 'finished_at', at) end
+redis.call('HSET', KEYS[1], unpack(about))
 if ARGV[8] == 'running' then redis.call('HSETNX', KEYS[1], 'started_at', at) end
-if final then redis.call('HSET', KEYS[1], 'final', '1', 'finished_at', at) end
+-- That a pod which has not started was bound, or written to, is no news for its owner.
+if ARGV[8] == 'pending' and found.uid and before then
+  local now, last = cjson.decode(event), cjson.decode(before)
+  if last.state == 'pending' and last.cause == now.cause and last.message == now.message then
+    return 'applied'
+  end
+end
 tell_owner(prefix, found.owner, event, found.condemned)
 return 'applied'

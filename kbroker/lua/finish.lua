@@ -15,8 +15,8 @@ if ARGV[7] ~= '' then
 end
 redis.call('ZREM', KEYS[4], ARGV[4])
 if found.state then
-  redis.call('HSET', KEYS[2], 'closed_at', string.format('%d', now_ms()))
-  if found.state == 'wanted' then redis.call('HSET', KEYS[2], 'state', 'final') end
+  local state = found.state == 'wanted' and 'final' or found.state
+  redis.call('HSET', KEYS[2], 'closed_at', string.format('%d', now_ms()), 'state', state)
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
 end
 return 'ok'

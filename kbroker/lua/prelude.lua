@@ -5,9 +5,14 @@ local DEAD_LENGTH = 10000
 -- that repeated events of it cost nothing and a lost request is still repaired.
 local ASK_AGAIN_MS = 60000
 
+-- One run has one present, however many calls it carries out.
+local present
 local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not present then
+    local time = redis.call('TIME')
+    present = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return present
 end
 
 -- The named fields of a hash as a table; missing ones are nil.
@@ -21,10 +26,13 @@ local function fields(key, ...)
   return found
 end
 
+local RECORD = {'state', 'owner', 'owner_token', 'attempt', 'entry', 'queue', 'create_before',
+  'uid', 'pod', 'rv', 'generation', 'final', 'dead', 'condemned', 'deployment', 'cluster',
+  'namespace'}
+
 local function record(key)
-  local found = fields(key, 'state', 'owner', 'attempt', 'entry', 'queue', 'create_before',
-    'uid', 'pod', 'rv', 'generation', 'final', 'dead', 'condemned',
-    'deployment', 'cluster', 'namespace')
+  local values, found = redis.call('HMGET', key, unpack(RECORD)), {}
+  for i = 1, #RECORD do found[RECORD[i]] = values[i] or nil end
   found.attempt = tonumber(found.attempt)  -- an integer: Lua 5.1 prints it without a point
   found.create_before = tonumber(found.create_before or 0)
   found.rv = tonumber(found.rv or 0)
@@ -33,6 +41,11 @@ end
 
 local function holds(lease, token)
   return redis.call('GET', lease) == token
+end
+
+-- Whose launch it is: which executor's, and which of the processes that had its id.
+local function own(key, owner, token)
+  redis.call('HSET', key, 'owner', owner, 'owner_token', token)
 end
 
 -- Ask a launcher to remove a pod. What may be running is looked at at once, and stopped while
@@ -82,8 +95,11 @@ end
 
 -- Where Redis was emptied, an executor that dies before it renews its lease is named by nothing
 -- else; what it leaves would stay.
+local noted = {}
 local function note_executor(prefix, owner)
+  if noted[owner] then return end
   redis.call('ZADD', prefix .. 'executors', 'NX', string.format('%d', now_ms()), owner)
+  noted[owner] = true
 end
 
 local function tell_owner(prefix, owner, event, condemned)
@@ -96,15 +112,17 @@ local function tell_owner(prefix, owner, event, condemned)
 end
 
 -- `window`: for how long a grant of a lost record may still create a pod (ms).
-local function create_record(key, tasks, digest, pairs_json, window)
+local function create_record(key, tasks, digest, pairs_json, window, attempt, owner, token)
   local at = string.format('%d', now_ms())
-  for name, value in pairs(cjson.decode(pairs_json)) do
-    redis.call('HSET', key, name, value)
+  local values = {'v', '1', 'state', 'wanted', 'published_at', at, 'attempt', attempt,
+    'owner', owner, 'owner_token', token}
+  local function put(name, value)
+    values[#values + 1] = name
+    values[#values + 1] = value
   end
-  redis.call('HSET', key, 'v', '1', 'state', 'wanted', 'published_at', at)
-  if window > 0 then
-    redis.call('HSET', key, 'create_before', string.format('%d', now_ms() + window))
-  end
+  for name, value in pairs(cjson.decode(pairs_json)) do put(name, value) end
+  if window > 0 then put('create_before', string.format('%d', now_ms() + window)) end
+  redis.call('HSET', key, unpack(values))
   redis.call('PERSIST', key)
   redis.call('ZADD', tasks, at, digest)
 end

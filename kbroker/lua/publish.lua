@@ -32,11 +32,10 @@ if found.state then
 else
   -- A lost record does not say until when the attempt before may still be created: wait for it.
   local window = attempt > 1 and tonumber(ARGV[9]) or 0
-  create_record(KEYS[2], KEYS[4], ARGV[7], ARGV[8], window)
-  redis.call('HSET', KEYS[2], 'attempt', ARGV[4], 'owner', owner)
+  create_record(KEYS[2], KEYS[4], ARGV[7], ARGV[8], window, ARGV[4], owner, ARGV[2])
   if window > 0 then return {'window', redis.call('HGET', KEYS[2], 'create_before')} end
 end
 note_executor(prefix, owner)
 local entry = redis.call('XADD', KEYS[3], '*', 'message', ARGV[5])
-redis.call('HSET', KEYS[2], 'attempt', ARGV[4], 'owner', owner, 'entry', entry, 'queue', KEYS[3])
+redis.call('HSET', KEYS[2], 'entry', entry, 'queue', KEYS[3])
 return {'ok', entry}

@@ -9,8 +9,7 @@ if found.state and found.owner ~= owner then return {'owner', found.owner} end
 if found.state and found.state ~= 'wanted' then return {found.state} end
 if not found.state then
   -- A tombstone: a pod that appears late must find that it is not wanted.
-  create_record(KEYS[2], KEYS[3], ARGV[6], ARGV[7], tonumber(ARGV[10]))
-  redis.call('HSET', KEYS[2], 'attempt', ARGV[4], 'owner', owner)
+  create_record(KEYS[2], KEYS[3], ARGV[6], ARGV[7], tonumber(ARGV[10]), ARGV[4], owner, ARGV[2])
   found = record(KEYS[2])
   -- One that runs on says nothing more: its next event may be its end.
   local last = redis.call('HGET', KEYS[4], ARGV[11])

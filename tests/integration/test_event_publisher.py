@@ -14,14 +14,14 @@ from kbroker.errors import BrokerUnavailableError, LeaseLostError
 from kbroker.event import Cause, PodEvent, PodState
 from kbroker.event_publisher import EventPublisher
 from kbroker.keys import RedisKeys
-from kbroker.launch_record import LaunchRecords
 from kbroker.message import LaunchMessage
 from kbroker.redis_client import connect, connect_async, run
 from kbroker.task import Launch, TaskKey
+from tests.records import Records
 
 PLACE = ("default", "jobs")
 KEYS = RedisKeys()
-RECORDS = LaunchRecords(KEYS, 60.0, 30.0)
+RECORDS = Records(KEYS, 60.0, 30.0)
 ATTEMPT = Launch("kbroker", TaskKey("dag", "task", "run"), "launch-1").attempt(1)
 EVENT = PodEvent(ATTEMPT, *PLACE, "pod-1", PodState.PENDING, uid="u1", resource_version=5)
 DONE = replace(EVENT, state=PodState.SUCCEEDED, resource_version=9)
@@ -62,7 +62,7 @@ async def test_flush_applies_in_order_what_was_put(
     publisher: EventPublisher, db: redis.Redis
 ) -> None:
     publish(db)
-    events = [replace(EVENT, resource_version=n) for n in range(5, 1205)]
+    events = [replace(EVENT, resource_version=n, message=f"waits {n}") for n in range(5, 1205)]
     for event in events:
         publisher.put(event)
     assert not db.exists(KEYS.results("e"))

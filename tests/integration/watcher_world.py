@@ -19,7 +19,6 @@ from kbroker.event import PodEvent, PodState
 from kbroker.keys import RedisKeys
 from kbroker.kube_client import KubeClient
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import LaunchRecords
 from kbroker.launch_reply import Granted, Published
 from kbroker.lease import Lease
 from kbroker.local.cluster_process import LocalCluster
@@ -30,6 +29,7 @@ from kbroker.result_stream import Result, WatchProgress, read_picture, read_resu
 from kbroker.task import Attempt, Launch, TaskKey
 from kbroker.watch_leader import WatchLeader
 from tests.integration.scene import poll
+from tests.records import Records
 
 ROOT = Path(__file__).resolve().parents[2]
 EXECUTOR = "exec-1"
@@ -143,7 +143,7 @@ class WatcherWorld:
         self.redis = connect(url, 5.0)
         self.url = url
         self.keys = RedisKeys()
-        self.records = LaunchRecords(self.keys, 60.0, 1.0)
+        self.records = Records(self.keys, 60.0, 1.0)
         self.lease = Lease(self.redis, self.keys.executor(EXECUTOR), 600.0)
         assert self.lease.acquire()
         self.watchers: list[WatcherProcess | WatcherThread] = []

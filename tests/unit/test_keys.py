@@ -25,6 +25,9 @@ TABLE = [
     (K.lease("east", "jobs"), "{kbroker}:lease:east:jobs", "lease:C:N"),
     (K.executor("exec-1"), "{kbroker}:executor:exec-1", "executor:E"),
     (K.pace("east"), "{kbroker}:pace:east", "pace:C"),
+    (K.full("east"), "{kbroker}:full:east", "full:C"),
+    (K.full_namespace("east", "jobs"), "{kbroker}:full:east:jobs", "full:C:N"),
+    (K.full_launches("east", "jobs"), "{kbroker}:full:east:jobs:launches", "full:C:N:launches"),
     (K.dead, "{kbroker}:dead", "dead"),
 ]
 

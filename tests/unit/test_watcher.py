@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from kbroker.event import Cause, PodEvent, PodState
@@ -14,7 +15,7 @@ from kbroker.event_sink import EventSink, QueueSink
 from kbroker.kube_client import ApiError
 from kbroker.kube_config import KubeConfig
 from kbroker.naming import annotations_for, pod_name
-from kbroker.pod import Pod
+from kbroker.pod import Pod, Spec
 from kbroker.pod_checks import PodChecks
 from kbroker.pod_table import PodTable
 from kbroker.settings import WatcherSettings
@@ -109,6 +110,37 @@ async def test_a_queue_gets_each_state_once() -> None:
     sink.put(event(PodState.SUCCEEDED, 4), gone=True)
     assert drained(into) == [event(), runs, ended]
     assert await sink.picture() == {}
+
+
+async def test_an_event_that_says_nothing_new_is_not_put() -> None:
+    into: queue.Queue[PodEvent] = queue.Queue()
+    one = watcher(into)
+
+    def bound(phase: str, version: int) -> Pod:
+        return msgspec.structs.replace(pod(phase, version), spec=Spec(node_name="n"))
+
+    await one.events([("ADDED", pod("Pending", 1)), ("MODIFIED", bound("Pending", 2))])
+    await one.events([("MODIFIED", bound("Running", version)) for version in (3, 4, 5)])
+    await one.events([("MODIFIED", bound("Succeeded", 6)), ("MODIFIED", bound("Succeeded", 7))])
+    assert [e.resource_version for e in drained(into)] == [1, 2, 3, 6]
+    await one.events([("DELETED", bound("Succeeded", 8))])
+    assert len(one.table) == 0
+    assert one.resource_version == "8"
+
+
+async def test_a_list_puts_what_it_shows_whether_it_is_news_or_not() -> None:
+    """Redis may have lost it."""
+
+    class Recorded(QueueSink):
+        def put(self, event: PodEvent, *, gone: bool = False) -> None:
+            versions.append(event.resource_version)
+
+    versions: list[int] = []
+    one = watcher(Recorded(None))
+    await one.events([("ADDED", pod(version=1))])
+    await one.relisting(False)
+    await one.page([pod(version=1)])
+    assert versions == [1, 1]
 
 
 async def test_a_queue_hears_again_after_versions_fell() -> None:

@@ -56,6 +56,28 @@ def test_of_a_dead_executor(world: World) -> None:
     assert world.publish(executor="exec-1") == Refused("owner", detail="exec-2")
 
 
+def test_of_a_dead_executor_under_whose_id_another_process_lives(world: World) -> None:
+    world.published()
+    world.kill("exec-1")
+    world.redis.set(world.keys.executor("exec-1"), "of its successor")
+    # Who had it and lost it may not have it back: the successor may be about to claim it.
+    before = world.dump()
+    assert world.adopt("exec-2", claim=False) == Refused("owned", detail="exec-1")
+    assert world.dump() == before
+    assert adopted(world, "exec-2").record.owner == "exec-2"
+    # From now on the successor's claim comes too late.
+    assert world.adopt("exec-1", as_token="of its successor") == Refused("owned", detail="exec-2")
+
+
+def test_the_successor_of_a_dead_executor_claims_its_launches(world: World) -> None:
+    world.published()
+    world.kill("exec-1")
+    world.redis.set(world.keys.executor("exec-1"), "of its successor")
+    reply = adopted(world, "exec-1", as_token="of its successor")
+    assert reply.record.owner == "exec-1"
+    assert world.adopt("exec-2") == Refused("owned", detail="exec-1")
+
+
 def test_the_last_event_travels(world: World) -> None:
     world.published()
     event = world.event(PodState.SUCCEEDED, exit_code=0, started=Started.YES)

@@ -308,3 +308,29 @@ def test_exact_values_travel(world: World) -> None:
     (result,) = ResultStream(world.redis, world.keys.results("exec-1")).read(10)
     assert result.event == event
     assert picture(world) == {event.pod: event}
+
+
+def test_the_owner_hears_of_a_pending_pod_only_what_is_new(world: World) -> None:
+    """That it was bound, or written to, stands in the record; why it waits is told."""
+    world.published()
+    first = world.event(PENDING)
+    assert world.report(first) == "applied"
+    bound = world.event(PENDING, node="node-1")
+    assert world.apply(bound) == "applied"
+    assert PodEvent.decode(world.record()["event"]) == bound
+    assert world.told() == [first]
+    pulling = world.event(PENDING, node="node-1", cause=Cause.IMAGE_PULL, message="no such image")
+    better = world.event(PENDING, node="node-1")
+    runs = world.event(RUNNING)
+    for event in (pulling, better, runs):
+        assert world.apply(event) == "applied"
+    assert world.told() == [first, pulling, better, runs]
+
+
+def test_the_owner_hears_that_a_parked_launch_has_its_pod(world: World) -> None:
+    world.published()
+    waits = world.event(PodState.WAITING, uid=None, resource_version=0, message="no quota")
+    assert world.report(waits) == "applied"
+    created = world.event(PENDING)
+    assert world.report(created) == "applied"
+    assert world.told() == [waits, created]

@@ -7,9 +7,9 @@ import pytest
 
 from kbroker.event import PodState, Started
 from kbroker.keys import LAUNCHERS_GROUP
-from kbroker.launch_record import launch_item, removal_item
 from kbroker.launch_reply import Granted, Refused
 from kbroker.message import LaunchMessage
+from kbroker.record_scripts import launch_item, removal_item
 from tests.integration.launch_record.world import World
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from redis.exceptions import ResponseError
 
 from kbroker.errors import BrokerUnavailableError, ConfigError
 from kbroker.event import PodState
@@ -10,6 +13,7 @@ from kbroker.launch_reply import Granted, Published, Refused
 from kbroker.lease import Lease
 from kbroker.redis_client import connect, connect_async, run, run_async
 from kbroker.result_stream import ResultStream, read_picture, read_watch
+from kbroker.task import Launch, TaskKey
 from tests.integration.launch_record.world import World, pod_name, queue_entry, token
 
 
@@ -93,11 +97,13 @@ def test_no_calls(world: World) -> None:
 async def test_redis_away(world: World, unused_port: int) -> None:
     url = f"redis://user:secret@127.0.0.1:{unused_port}/0"
     away = connect(url, 0.5)
+    spent = ResultStream(away, "results")
+    spent.discard(["0-1"])
     for ask in (
         lambda: run(away, mixed(world)),
         lambda: Lease(away, "lease", 1.0).renew(),
         lambda: ResultStream(away, "results").read(10),
-        lambda: ResultStream(away, "results").discard(["0-1"]),
+        spent.flush,
         lambda: ResultStream(away, "results").remove(),
         lambda: read_watch(away, "watch"),
         lambda: read_picture(away, "pods"),
@@ -123,3 +129,37 @@ def test_a_url_that_is_none_does_not_leak_its_password() -> None:
     with pytest.raises(ConfigError) as failure:
         connect("http://user:secret@localhost", 1.0)
     assert "secret" not in str(failure.value)
+
+
+def test_many_calls_of_one_script(world: World) -> None:
+    """They go together, in pieces; each has its own reply, in order."""
+    launches = [Launch("prod", TaskKey("dag", f"task-{n}", "run"), "one") for n in range(171)]
+    wanted = launches[::3]
+    calls = []
+    for launch in wanted:
+        message = replace(world.message(), attempt=launch.attempt(1))
+        entry = queue_entry("launch.default.normal", "launch", message.as_dict())
+        calls.append(world.records.publish(token("exec-1"), message, world.queue, entry))
+    entries = [reply.entry for reply in run(world.redis, calls)]
+    assert entries == world.entries()
+    grants = [
+        world.records.grant(launch.attempt(1), launcher="l", expires_at=None) for launch in launches
+    ]
+    replies = run(world.redis, grants)
+    assert [isinstance(reply, Granted) for reply in replies] == [x in wanted for x in launches]
+
+
+def test_a_call_that_redis_refuses_ends_alone(world: World) -> None:
+    """As in a pipeline, its neighbours are carried out; the failure is raised."""
+    launches = [Launch("prod", TaskKey("dag", f"task-{n}", "run"), "one") for n in range(3)]
+    calls = []
+    for launch in launches:
+        message = replace(world.message(), attempt=launch.attempt(1))
+        calls.append(world.records.publish(token("exec-1"), message, world.queue, b"{}"))
+    spoilt = world.keys.task(launches[1].digest)
+    world.redis.set(spoilt, "not a hash")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        run(world.redis, calls)
+    assert world.redis.type(world.keys.task(launches[0].digest)) == b"hash"
+    assert world.redis.type(world.keys.task(launches[2].digest)) == b"hash"
+    assert len(world.entries()) == 2

@@ -16,9 +16,9 @@ import pytest
 import redis
 
 from kbroker.event import Cause, PodEvent, PodState, Started
-from kbroker.launch_record import removal_item
 from kbroker.launch_reply import Adopted, Granted, Missing, Published
 from kbroker.message import DeleteMessage, Removal
+from kbroker.record_scripts import removal_item
 from kbroker.redis_client import connect
 from kbroker.task_state import PHASE_OF, Phase, Step, View, next_step
 from tests.integration.launch_record.world import World, pod_name

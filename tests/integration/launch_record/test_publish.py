@@ -8,7 +8,7 @@ import pytest
 from kbroker.event import PodState, Started
 from kbroker.launch_reply import Granted, Published, Refused
 from kbroker.message import LaunchMessage
-from tests.integration.launch_record.world import WINDOW, World
+from tests.integration.launch_record.world import WINDOW, World, token
 
 
 def fail_unstarted(world: World, number: int = 1) -> None:
@@ -43,6 +43,7 @@ def test_writes_record_entry_and_index(world: World) -> None:
         "state": "wanted",
         "attempt": "1",
         "owner": "exec-1",
+        "owner_token": token("exec-1"),
         "entry": entry,
         "queue": world.queue,
         "deployment": "prod",

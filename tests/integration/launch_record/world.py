@@ -12,11 +12,12 @@ import redis
 
 from kbroker.event import Cause, PodEvent, PodState
 from kbroker.keys import LAUNCHERS_GROUP, RedisKeys
-from kbroker.launch_record import LaunchRecords, launch_item
 from kbroker.launch_reply import Cancelled, Published
 from kbroker.message import DeleteMessage, LaunchMessage
+from kbroker.record_scripts import launch_item
 from kbroker.redis_client import Call, run
 from kbroker.task import Attempt, Launch, TaskKey
+from tests.records import Records
 
 PLACE = ("default", "default")
 WINDOW = 30.0
@@ -30,7 +31,7 @@ class World:
     def __init__(self, client: redis.Redis) -> None:
         self.redis = client
         self.keys = RedisKeys()
-        self.records = LaunchRecords(self.keys, RECORD_TTL, WINDOW)
+        self.records = Records(self.keys, RECORD_TTL, WINDOW)
         self.launch = Launch("prod", TaskKey("dag", "task", "run"), "launch-1")
         self.queue = self.keys.launch_queue("default", "normal")
         self.version = 100
@@ -114,12 +115,12 @@ class World:
         known: PodEvent | None = None,
         *,
         as_token: str = "",
+        claim: bool = True,
     ) -> Any:
         names = [pod_name(n) for n in (1, 2, 3)]
+        mine, attempt = as_token or token(executor), self.attempt(number)
         return self.run(
-            self.records.adopt(
-                as_token or token(executor), executor, self.attempt(number), PLACE, names, known
-            )
+            self.records.adopt(mine, executor, attempt, PLACE, names, known, claim=claim)
         )
 
     def withdraw(self, executor: str = "exec-1", number: int = 1, *, as_token: str = "") -> str:

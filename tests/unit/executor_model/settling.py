@@ -33,7 +33,9 @@ def settle(world: World) -> None:
 
 def busy(world: World) -> bool:
     """Whether anything is still to be worked off."""
-    waits = any(world.entries(queue) for queue in world.queues)
+    waits = any(world.entries(queue) for queue in world.queues) or any(
+        len(executor._launches) for executor in world.executors.values()
+    )
     parked = world.redis.zcard(world.keys.parked("default"))
     return bool(waits or parked or world.cluster.pods or world.redis.hlen(world.keys.pods(*PLACE)))
 

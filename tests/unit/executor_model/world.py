@@ -21,7 +21,6 @@ from kbroker.event_publisher import EventPublisher
 from kbroker.executor import FAILED, SUCCESS, KubernetesExecutor
 from kbroker.keys import LAUNCHERS_GROUP, RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import LaunchRecords
 from kbroker.launcher import Launcher
 from kbroker.lease import Lease, LeaseState
 from kbroker.message import LaunchRequest
@@ -32,6 +31,7 @@ from kbroker.redis_client import availability, run
 from kbroker.task import Launch, TaskKey
 from kbroker.watcher import KubernetesJobWatcher
 from kbroker.work_item import WorkItem, dead, settled
+from tests.records import Records
 from tests.unit.executor_model.cluster import Cluster, Stored
 from tests.unit.executor_model.virtual_time import Clock, VirtualLoop
 
@@ -178,7 +178,7 @@ class World:
         self.async_redis = fakeredis.FakeAsyncRedis(server=self.server)
         self.config = KubeConfig.from_values(**SETTINGS)
         self.keys = RedisKeys(self.config.broker.prefix)
-        self.records = LaunchRecords(self.keys, RECORD_TTL, self.config.kubernetes.create_window)
+        self.records = Records(self.keys, RECORD_TTL, self.config.kubernetes.create_window)
         self.cluster = Cluster(self.clock, on_delete=self._may_go)
         self.launcher = Launcher(
             self.cluster,  # type: ignore[arg-type]

@@ -1,0 +1,77 @@
+"""What the three roles' calls on launch records have in common.
+
+Each role has its own: `launch_record` the executor's, `launcher_record` the launcher's,
+`watcher_record` the watcher's. One method for each Lua script of `lua/`; a method only
+builds a `Call`, which `redis_client.run` or `run_async` executes, any number of them in
+one pipeline. Every rule about who may write what is decided inside the scripts, by
+Redis' clock, in one atomic step each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kbroker.event import PodEvent
+from kbroker.keys import RedisKeys
+from kbroker.message import DeleteMessage
+from kbroker.redis_client import Call, script
+from kbroker.task import Attempt
+
+
+class RecordScripts:
+    """Builds the script calls for one prefix.
+
+    Args:
+        keys: names of the keys.
+        record_ttl: seconds that a closed record is kept.
+        create_window: seconds after a grant within which a pod may be created.
+    """
+
+    def __init__(self, keys: RedisKeys, record_ttl: float, create_window: float) -> None:
+        self.keys = keys
+        self._ttl = int(record_ttl * 1000)
+        self._window = int(create_window * 1000)
+
+    def _apply(
+        self, event: PodEvent, *, token: str, gone: bool, leader: str, after: int | None = None
+    ) -> Call[str]:
+        return Call(
+            script("apply"),
+            (
+                self.keys.task(event.launch.digest),
+                self.keys.pods(event.cluster, event.namespace),
+                self.keys.watch(event.cluster, event.namespace),
+                self.keys.lease(event.cluster, event.namespace),
+            ),
+            (
+                self.keys.prefix,
+                token,
+                event.encode(),
+                event.pod,
+                event.uid or "",
+                str(event.resource_version),
+                event.attempt.number,
+                event.state.value,
+                int(event.final),
+                int(gone),
+                leader,
+                self._window,
+                "" if after is None else after,
+            ),
+            text,
+        )
+
+
+def launch_item(attempt: Attempt) -> str:
+    """Name of a parked launch."""
+    return f"launch:{attempt.launch.digest}:{attempt.number}"
+
+
+def removal_item(message: DeleteMessage) -> str:
+    """Name of a parked removal."""
+    return f"{message.removal.value}:{message.uid}"
+
+
+def text(reply: Any) -> str:
+    """A script's answer of one word."""
+    return str(reply.decode())
