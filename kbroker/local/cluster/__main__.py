@@ -63,6 +63,12 @@ def _options() -> tuple[Options, int | None]:
         "--no-create-before-policy", action="store_true", help="do not refuse late creates"
     )
     parser.add_argument(
+        "--play",
+        type=float,
+        metavar="SECONDS",
+        help="run no process: only say that each pod runs for so long, and succeeds",
+    )
+    parser.add_argument(
         "--exit-with-parent",
         type=int,
         nargs="?",
@@ -81,6 +87,7 @@ def _options() -> tuple[Options, int | None]:
         keep_logs=given.keep_logs,
         mounts=not given.no_mounts,
         create_before_policy=not given.no_create_before_policy,
+        play=given.play,
     )
     return options, given.exit_with_parent
 

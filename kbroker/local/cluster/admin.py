@@ -28,7 +28,8 @@ class Admin:
     | POST watches {"action": …} | to all open watches: drop, silence, mute (bookmarks only), |
     | | garbage, half_line, error410, error500 |
     | POST compact | all history is forgotten: older versions answer 410 |
-    | POST snapshot, restore | the store goes back to what it was; versions fall |
+    | POST snapshot, restore | the store goes back to what it was; versions fall. With |
+    | | {"keep_pods": true} not where that would lose pods: it says which |
     | POST policy {"create_before": bool} | the create-before policy is there or not |
     | POST quota {"namespace": …, "pods": n or null} | at most so many pods |
     | POST namespaces {"hold": bool} | deleted namespaces stay Terminating |
@@ -110,9 +111,13 @@ class Admin:
         self._snapshot = self._api.store.snapshot()
         return {"resourceVersion": self._snapshot.version}
 
-    def _restore(self, _body: Any) -> dict[str, int]:
+    def _restore(self, body: Any) -> dict[str, Any]:
         if self._snapshot is None:
             raise Failure(400, "there is no snapshot: POST /_local/snapshot first")
+        if (body or {}).get("keep_pods") and (
+            lost := self._api.store.created_since(self._snapshot)
+        ):
+            return {"would_lose": lost}
         self._api.watches.misbehave("drop")
         self._api.store.restore(self._snapshot)
         return {"resourceVersion": self._snapshot.version}

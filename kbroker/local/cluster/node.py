@@ -15,6 +15,7 @@ from kbroker.local.cluster import finalizers
 from kbroker.local.cluster.events import KUBELET, SCHEDULER, Events
 from kbroker.local.cluster.kubelet import PodWorker
 from kbroker.local.cluster.memory import MemoryWatch
+from kbroker.local.cluster.played_pod import PlayedPod
 from kbroker.local.cluster.pod_folders import PodFolders
 from kbroker.local.cluster.processes import Processes
 from kbroker.local.cluster.report import ENDED, Report, set_scheduled
@@ -43,6 +44,8 @@ class Node:
         crash_backoff: seconds before the second restart of a container; doubled for each more.
         keep_logs: of how many deleted pods the logs are kept.
         mount: whether volumes are mounted where the machine allows it.
+        play: for how many seconds pods are told to run, without any process; None really runs
+            them.
 
     Attributes:
         make_token: makes tokens of service accounts for volumes; None if none are made.
@@ -58,6 +61,7 @@ class Node:
         *,
         keep_logs: int = 2000,
         mount: bool = True,
+        play: float | None = None,
     ) -> None:
         self.processes = Processes()
         self.memory = MemoryWatch()
@@ -66,9 +70,10 @@ class Node:
         self._store = store
         self._folders = PodFolders(folder, keep_logs)
         self._mount = mount
+        self._play = play
         self._max_pods = max_pods
         self.events = Events(store, NODE)
-        self._workers: dict[str, PodWorker] = {}
+        self._workers: dict[str, PodWorker | PlayedPod] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._fresh: list[Object] = []
         self._queue: dict[str, Object] = {}  # uid → metadata of what waits for room
@@ -224,13 +229,18 @@ class Node:
 
     def _take(self, pod: Object) -> None:
         """Run a pod that is bound to this node."""
-        worker = PodWorker(pod, self._folders.of(pod), self)
+        worker = self._worker(pod, self._folders.of(pod))
         self._workers[pod["metadata"]["uid"]] = worker
         task = asyncio.get_running_loop().create_task(self._run(pod, worker))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, pod: Object, worker: PodWorker) -> None:
+    def _worker(self, pod: Object, folder: Path) -> PodWorker | PlayedPod:
+        if self._play is None:
+            return PodWorker(pod, folder, self)
+        return PlayedPod(pod, folder, self, self._play)
+
+    async def _run(self, pod: Object, worker: PodWorker | PlayedPod) -> None:
         metadata = pod["metadata"]
         try:
             await worker.run()

@@ -65,7 +65,12 @@ class Call:
 
     def flag(self, name: str) -> bool:
         """Whether a switch in the query is on."""
-        return self.query.get(name, "").lower() in ("1", "true")
+        return _on(self.query.get(name))
+
+
+def _on(given: str | None) -> bool:
+    """A switch as an API server reads it; clients send 1, true and True."""
+    return given is not None and given.lower() not in ("0", "false")
 
 
 def read_call(request: web.Request) -> Call:
@@ -114,7 +119,7 @@ def _group(parts: list[str]) -> tuple[str, list[str]]:
 
 def _verb(method: str, name: str, query: dict[str, str]) -> str:
     if method == "GET":
-        if query.get("watch") in ("1", "true"):
+        if _on(query.get("watch")):
             return "watch"
         return "get" if name else "list"
     verb = _METHODS.get(method, "")

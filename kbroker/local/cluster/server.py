@@ -37,6 +37,8 @@ class Options:
         keep_logs: of how many deleted pods the logs are kept.
         mounts: whether volumes are mounted where the machine allows it.
         create_before_policy: whether late creates are refused.
+        play: for how many seconds pods are told to run, without any process; None really runs
+            them.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Options:
     keep_logs: int = 2000
     mounts: bool = True
     create_before_policy: bool = True
+    play: float | None = None
 
 
 class Server:
@@ -81,6 +84,7 @@ class Server:
             options.crash_backoff,
             keep_logs=options.keep_logs,
             mount=options.mounts,
+            play=options.play,
         )
         await self._node.start()
         api = Api(resources, self._node, options.bookmark_interval)

@@ -206,6 +206,12 @@ class Store:
         """All objects as they are."""
         return State(self.version, {name: dict(held) for name, held in self._objects.items()})
 
+    def created_since(self, state: State) -> list[str]:
+        """The names of the pods that an earlier state does not have."""
+        before = {pod.object["metadata"]["uid"] for pod in state.objects.get("pods", {}).values()}
+        present = (pod.object["metadata"] for pod in self._objects["pods"].values())
+        return [metadata["name"] for metadata in present if metadata["uid"] not in before]
+
     def restore(self, state: State) -> None:
         """Go back to an earlier state: resource versions fall.
 

@@ -204,6 +204,9 @@ def test_restored_from_an_earlier_state(tmp_path: Path) -> None:
         client.create(pod("ends", "sleep", "60"))
         client.phase("ends", "Running")
         newer = int(client.get("pods").json["metadata"]["resourceVersion"])
+        lost = cluster.admin.post("/_local/restore", {"keep_pods": True})["would_lose"]
+        assert sorted(lost) == ["ends", "goes"]
+        assert "goes" in client.items()
         with client.watch(resourceVersion=newer) as watch:
             assert cluster.admin.post("/_local/restore", {})["resourceVersion"] == taken
             assert list(watch) == []  # it was cut

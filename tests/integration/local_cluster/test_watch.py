@@ -189,3 +189,15 @@ def test_pods_life_as_a_watcher_sees_it(client: Client) -> None:
         ["Pending", "Running", "Failed"],
         ["Pending", "Failed"],
     )
+
+
+@pytest.mark.parametrize("on", ["1", "true", "True"])
+def test_switches_are_read_as_clients_send_them(client: Client, on: str) -> None:
+    """Generation 36 of the official client writes True, 37 writes true."""
+    answer = client.get("pods", watch=on, timeoutSeconds="1")
+    assert answer.body == b""
+
+
+@pytest.mark.parametrize("off", ["0", "false", "False"])
+def test_switches_that_are_off(client: Client, off: str) -> None:
+    assert client.get("pods", watch=off).json["kind"] == "PodList"
