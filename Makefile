@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test conformance lint types contracts check format soak bench-broker bench-cluster clean
+.PHONY: help venv demo test conformance lint types contracts check format soak bench bench-broker bench-cluster clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ contracts: $(VENV)/.dev ## Check who imports whom
 
 soak: $(VENV)/.dev ## Break everything for five minutes and count what was lost or run twice
 	$(BIN)/kbroker soak --duration 300 --tasks 1000
+
+bench: $(VENV)/.dev ## Measure kbroker against the API server's own limit, in about four minutes
+	$(BIN)/kbroker bench
 
 bench-broker: $(VENV)/.dev ## Measure what the broker costs
 	$(BIN)/python -m tests.benchmarks.broker

@@ -27,10 +27,11 @@ from kbroker.broker import DaemonAsyncIO, StreamsBroker
 from kbroker.errors import BrokerUnavailableError, ConfigError, KbrokerError, MissingExtraError
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import LaunchRecords
+from kbroker.launcher_record import LauncherRecords
 from kbroker.queue_entry import DeadEntry, QueueEntry, Unfinished
 from kbroker.redis_client import availability, connect_async, place, run
 from kbroker.service_account_key import read_keys
+from workers.memory import boot_is_over
 
 T = TypeVar("T")
 
@@ -129,6 +130,8 @@ class LauncherProcess(Middleware):
             for consumer in worker.consumers.values():
                 consumer.resume() if ready else consumer.pause()
 
+        # Every thread has a batch in hand and one waits; the rest is for other launchers.
+        worker.queue_prefetch = min(worker.queue_prefetch, worker.worker_threads + 1)
         try:
             on_loop(self._start(ready_changed))
         except Exception as error:
@@ -167,6 +170,7 @@ class LauncherProcess(Middleware):
         self.launcher = Launcher(self._kube, self._redis, config, ready_changed=ready_changed)
         loop = drain_loop(self.launcher, config.launcher.drain_interval)
         self._draining = asyncio.create_task(loop)
+        boot_is_over()
 
     async def _stop(self) -> None:
         self._draining.cancel()
@@ -236,7 +240,7 @@ with contextlib.suppress(ModuleNotFoundError):
 
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
-records = LaunchRecords(
+records = LauncherRecords(
     RedisKeys(config.broker.prefix), config.broker.record_ttl, config.kubernetes.create_window
 )
 process = LauncherProcess()

@@ -17,6 +17,7 @@ from kbroker.kube_client import KubeClient
 from kbroker.kube_config import KubeConfig
 from kbroker.redis_client import connect_async
 from kbroker.watch_leader import WatchLeader
+from workers.memory import boot_is_over
 
 _ACCESS = ("list", "watch", "get")
 
@@ -64,6 +65,7 @@ async def _serve(config: KubeConfig, *, once: bool) -> None:
     try:
         await _check(kube, config.kubernetes.namespace)
         leader = WatchLeader(config, kube, client, f"{socket.gethostname()}-{os.getpid()}")
+        boot_is_over()
         await (leader.list_once() if once else leader.run())
     finally:
         await kube.close()

