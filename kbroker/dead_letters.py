@@ -12,8 +12,8 @@ from redis.exceptions import ResponseError
 
 from kbroker.errors import KbrokerError
 from kbroker.keys import RedisKeys
-from kbroker.launch_record import launch_item, removal_item
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
+from kbroker.record_scripts import launch_item, removal_item
 from kbroker.redis_client import Call, availability, script
 
 Message = LaunchMessage | DeleteMessage | SecretMessage

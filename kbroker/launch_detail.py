@@ -12,8 +12,8 @@ from redis.exceptions import ResponseError
 
 from kbroker.errors import MessageError, TaskError
 from kbroker.keys import LAUNCHERS_GROUP, RedisKeys
-from kbroker.launch_record import launch_item
 from kbroker.launch_reply import Record
+from kbroker.record_scripts import launch_item
 from kbroker.redis_client import availability
 from kbroker.result_stream import WatchProgress
 from kbroker.task import Launch, TaskKey

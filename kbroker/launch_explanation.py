@@ -77,7 +77,10 @@ def _before_its_pod(seen: Detail, event: PodEvent | None) -> str:
     if message.place == "parked":
         due = max(0, message.due - seen.now) / 1000
         reason = f": {why}" if why else ""
-        return f"It is parked{reason.rstrip('.')}; a launcher tries again in {due:.0f} s."
+        again = f"a launcher tries again in {due:.0f} s"
+        if event is not None and event.cause is Cause.QUOTA:
+            again = "launchers look for room once a second"
+        return f"It is parked{reason.rstrip('.')}; {again}."
     if message.place == "in hand":
         if seen.not_before > seen.now:
             wait = (seen.not_before - seen.now) / 1000

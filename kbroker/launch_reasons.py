@@ -22,6 +22,11 @@ def waits(cause: Cause, message: str) -> str:
     return f"{_WAITS.get(cause, 'the Kubernetes API did not do what it was asked')}: {message}"
 
 
+def no_room(message: str) -> str:
+    """The API server's refusal without the pod's name: the same for all of a namespace."""
+    return message[max(0, message.find("exceeded quota")) :]
+
+
 def not_ready(problem: str) -> str:
     """Why a launch waits while the launcher itself is refused."""
     return f"the launcher is not ready: {problem}"

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from kbroker.errors import TaskError
 from kbroker.task import Attempt, Launch, TaskKey
@@ -40,6 +41,7 @@ STOPPED = "kbroker/stopped"  # why it was stopped before it started: "cause: mes
 FINALIZER = "kbroker/tracking"
 
 
+@lru_cache(maxsize=4096)
 def make_safe_label_value(value: str) -> str:
     """`value` as a valid label value, equal to Airflow's for the same input.
 
@@ -190,8 +192,12 @@ def _integer(text: str) -> int:
 def create_before_annotation(moment: int) -> str:
     """RFC 3339 in UTC with milliseconds, of `moment` in milliseconds since the epoch."""
     seconds, milliseconds = divmod(moment, 1000)
-    date = datetime.fromtimestamp(seconds, UTC)
-    return f"{date.isoformat()[:19]}.{milliseconds:03d}Z"
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def deployment_selector(deployment: str) -> str:

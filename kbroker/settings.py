@@ -194,6 +194,11 @@ class LauncherSettings:
     retry_after_max: float = setting(
         30.0, "Longest obeyed Retry-After of the API server.", unit="s", least=0
     )
+    max_create_rate: float = setting(
+        0.0,
+        "Pods that all launchers of a cluster together create per second at most; 0 for no limit.",
+        least=0,
+    )
     park_base: float = setting(1.0, "First wait of a parked launch.", unit="s", least=0.05)
     park_max: float = setting(60.0, "Longest wait of a parked launch.", unit="s", least=0.05)
     park_lease: float = setting(

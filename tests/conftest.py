@@ -21,6 +21,8 @@ hypothesis.settings.load_profile("kbroker")
 # These take longest: a worker that began one of them last would keep all others waiting.
 LONGEST = [
     "soak/test_soak.py",
+    "bench/test_bench.py",
+    "executor_model/test_executor_model.py",
     "integration/test_docs.py",
     "integration/test_cli.py",
     "integration/test_watcher.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from kbroker.kube_client import ApiError
 from kbroker.soak.stack import SoakStack
 
 # Finished pods hold their names for a create window; those without an owner go after
@@ -47,7 +48,11 @@ class Leftovers:
             time.sleep(_LOOK_EVERY)
 
     def _pods(self) -> list[str]:
-        return [f"pod {pod.name} is {pod.phase}" for pod in self._stack.pods.all()]
+        try:
+            return [f"pod {pod.name} is {pod.phase}" for pod in self._stack.pods.all()]
+        except ApiError as error:
+            # A crowd is perhaps still being removed: there is patience for that.
+            return [f"pods that nobody can list: {error}"]
 
     def _keys(self) -> list[str]:
         redis = self._stack.redis

@@ -42,6 +42,7 @@ class TcpProxy:
         self.swallows = False
         self.lag = 0.0
         self.requests_to_cut = self.replies_to_cut = self.replies_to_hold = self.to_garble = 0
+        self.answers_to_break = 0
         self.held_for = 0.0
         self.epoch = 0
         self._loop = asyncio.new_event_loop()
@@ -75,7 +76,7 @@ class TcpProxy:
         async def change() -> None:
             self.lag = 0.0
             self.requests_to_cut = self.replies_to_cut = 0
-            self.replies_to_hold = self.to_garble = 0
+            self.replies_to_hold = self.to_garble = self.answers_to_break = 0
             if self.swallows:
                 self.swallows = False
                 self._cut_all()
@@ -110,6 +111,13 @@ class TcpProxy:
     def cut_replies(self, times: int) -> None:
         """Let so many requests pass, and cut their connections when the answer comes."""
         self._ask("replies_to_cut", times)
+
+    def break_answers(self, times: int) -> None:
+        """Pass on half of what the server says next, and end the connection; so many times.
+
+        Unlike `cut_replies` this meets what is being answered for long already, as a watch is.
+        """
+        self._ask("answers_to_break", times)
 
     def hold_replies(self, seconds: float, times: int) -> None:
         """Deliver so many answers so much later."""
@@ -219,7 +227,12 @@ class Connection(asyncio.Protocol):
         proxy = self.proxy
         if proxy.swallows:
             return
+        if proxy.take("answers_to_break"):
+            self.transport.write(data[: len(data) // 2])
+            self.transport.close()
+            return
         lag = proxy.lag
+        proxy.counts["delayed"] += lag > 0
         if self._asked_in == proxy.epoch:
             if proxy.take("replies_to_cut"):
                 self.abort()

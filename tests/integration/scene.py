@@ -14,12 +14,12 @@ from kbroker.event import Cause, PodEvent, PodState, Started
 from kbroker.executor import KubernetesExecutor
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_record import LaunchRecords
 from kbroker.launch_reply import Granted
 from kbroker.lease import Lease
 from kbroker.message import LaunchMessage
 from kbroker.redis_client import connect, run
 from kbroker.task import Attempt, TaskKey
+from tests.records import Records
 
 PLACE = ("default", "default")
 
@@ -51,7 +51,7 @@ class Scene:
         )
         self.redis = connect(url, 5.0)
         self.keys = RedisKeys(self.config.broker.prefix)
-        self.records = LaunchRecords(
+        self.records = Records(
             self.keys, self.config.broker.record_ttl, self.config.kubernetes.create_window
         )
         self.watch_lease = Lease(self.redis, self.keys.lease(*PLACE), 60.0)

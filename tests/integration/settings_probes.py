@@ -29,6 +29,7 @@ from kbroker.kube_credentials import Credentials
 from kbroker.launcher import Launcher
 from kbroker.manifests import Manifests
 from kbroker.message import LaunchRequest
+from kbroker.pace import Lane
 from kbroker.pod_checks import PodChecks
 from kbroker.pod_table import PodTable
 from kbroker.queue_entry import QueueEntry
@@ -37,7 +38,7 @@ from kbroker.tracked import track
 from tests.integration.scene import Scene, failed, key
 from tests.integration.stack import ROOT
 from tests.unit import test_reflector, test_watcher
-from tests.unit.launcher_scene import QUOTA, Clock, Kube, error, launch_message, pod
+from tests.unit.launcher_scene import LOST, QUOTA, Clock, Kube, error, launch_message, pod
 
 Observe = Callable[["World"], Any]
 
@@ -67,10 +68,10 @@ class World:
 
 
 def _records(config: KubeConfig) -> Any:
-    from kbroker.launch_record import LaunchRecords  # noqa: PLC0415
+    from tests.records import Records  # noqa: PLC0415
 
     keys = RedisKeys(config.broker.prefix)
-    return LaunchRecords(keys, config.broker.record_ttl, config.kubernetes.create_window)
+    return Records(keys, config.broker.record_ttl, config.kubernetes.create_window)
 
 
 # What a task's message and pod say.
@@ -314,8 +315,8 @@ def launch(world: World, answers: list[Any], parked_before: int = 0) -> Launched
 
     kube = asyncio.run(run())
     due = world.scene.redis.zrange(world.keys.parked("default"), 0, -1, withscores=True)
-    seconds, _ = world.scene.redis.time()
-    parked = None if not due else due[0][1] / 1000 - seconds
+    seconds, micros = world.scene.redis.time()
+    parked = None if not due else due[0][1] / 1000 - seconds - micros / 1e6
     return Launched(clock.slept, kube, parked)
 
 
@@ -344,9 +345,29 @@ def asked_timeout(world: World) -> float:
 
 
 def parked_for(world: World, before: int = 0) -> float:
-    parked = launch(world, [QUOTA], before).parked
+    parked = launch(world, [LOST, QUOTA], before).parked
     assert parked is not None
     return parked
+
+
+def paced(world: World) -> float:
+    """Seconds until a launcher may create five pods."""
+    clock = Clock()
+
+    async def run() -> None:
+        client = connect_async(world.url, 5.0)
+        launcher = Launcher(
+            Kube(clock), client, world.config, monotonic=clock.monotonic, sleep=clock.sleep
+        )
+        try:
+            for _ in range(5):
+                assert await launcher.pace.turn(Lane.CREATE, clock.now + 60)
+        finally:
+            await launcher.close()
+            await client.aclose()
+
+    asyncio.run(run())
+    return sum(clock.slept)
 
 
 def leased_for(world: World) -> int:

@@ -12,7 +12,7 @@ from kbroker.cli import describe as module
 from kbroker.cli.pod_report import PodReport
 from kbroker.event import Cause, PodState, Started
 from kbroker.keys import LAUNCHERS_GROUP
-from kbroker.launch_record import launch_item
+from kbroker.record_scripts import launch_item
 from kbroker.redis_client import run
 from kbroker.task import Attempt
 from tests.integration.in_process import Cli, command
@@ -72,7 +72,9 @@ def test_in_hand_parked_and_dead(scene: Scene, attempt: Attempt, cli: Cli) -> No
         "default", launch_item(attempt), b"{}", 60.0, entry=(queue, entry), event=event
     )
     run(scene.redis, [call])
-    assert told(cli)["why"].startswith("It is parked: no room in the namespace; a launcher")
+    assert told(cli)["why"].startswith(
+        "It is parked: no room in the namespace; launchers look for room"
+    )
     run(scene.redis, [scene.records.bury("", "", "it kills launchers", b"{}", event)])
     assert told(cli)["why"] == "Its message could not be processed and is dead: it kills launchers."
 

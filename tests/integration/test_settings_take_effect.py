@@ -39,6 +39,7 @@ from tests.integration.settings_probes import (
     merged,
     message,
     obeyed,
+    paced,
     paged,
     parked_for,
     patience,
@@ -122,7 +123,8 @@ TABLE: list[tuple[str, Observe, tuple[Any, Any], tuple[Any, Any]]] = [
     ),
     ("launcher.retry_base", first_wait, (0.1, about(0.001, 0.1)), (4.0, about(0.4, 4.0))),
     ("launcher.retry_max", longest_wait, (0.5, about(0.2, 0.5)), (5.0, about(1.0, 5.0))),
-    ("launcher.retry_after_max", obeyed, (2.0, 2.0), (9.0, 9.0)),
+    ("launcher.retry_after_max", obeyed, (2.0, about(2.0, 2.3)), (9.0, about(9.0, 9.3))),
+    ("launcher.max_create_rate", paced, (10.0, about(0.2, 2.0)), (0.0, 0.0)),
     ("launcher.park_base", parked_for, (2.0, about(0, 2.5)), (40.0, about(19, 41))),
     (
         "launcher.park_max",

@@ -50,7 +50,7 @@ WAITS = [
     (seen(Message("in hand"), not_before=NOW + 5000), "asked all launchers to wait for 5 s"),
     (
         seen(Message("parked", due=NOW + 9000), QUOTA),
-        "It is parked: no room in the namespace: pods=3; a launcher tries again in 9 s.",
+        "It is parked: no room in the namespace: pods=3; launchers look for room once a second.",
     ),
     (seen(Message("parked")), "It is parked; a launcher tries again in 0 s."),
     (seen(record={"create_before": NOW + 7000}, launcher="l-1"), "its permission ends in 7 s."),

@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "launcher.retry_base": 0.1,
     "launcher.retry_max": 5.0,
     "launcher.retry_after_max": 30.0,
+    "launcher.max_create_rate": 0.0,
     "launcher.park_base": 1.0,
     "launcher.park_max": 60.0,
     "launcher.park_lease": 60.0,

@@ -53,6 +53,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "launcher.retry_base": (0.0, 0.2, 0.3),
     "launcher.retry_max": (1.5, 2.0, 3.0),
     "launcher.retry_after_max": (1.5, 2.0, 3.0),
+    "launcher.max_create_rate": (1.5, 2.0, 3.0),
     "launcher.park_base": (0.5, 2.0, 3.0),
     "launcher.park_max": (1.5, 2.0, 3.0),
     "launcher.park_lease": (1.5, 2.0, 3.0),

@@ -114,6 +114,6 @@ FAULTS = [
         local=True,
     ),
     fault("watch_refused", _LANE, _way("refuse"), "connections are refused", (1, 4)),
-    fault("watch_cut", _LANE, _way("cut_replies", 2), "connections are cut in an answer", (1, 3)),
+    fault("watch_cut", _LANE, _way("break_answers", 2), "connections are cut in an answer", (1, 3)),
     fault("watch_black_hole", _LANE, _way("black_hole"), "nothing comes back", (2, 6)),
 ]

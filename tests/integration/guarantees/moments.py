@@ -132,6 +132,8 @@ class Lives(Run):
         self.until("no room", lambda: all("quota" in (waiting(key(t)) or "") for t in parked))
         self.act("parked")
         self.stack.cluster.admin.request("DELETE", "/_local/faults", {"name": "full"})
+        full = self.stack.keys.full_namespace(*PLACE)
+        self.until("there is room", lambda: not self.stack.redis.exists(full))
         self.until("pending", lambda: self.all_are(PodState.PENDING, pending))
         self.act("pending")
         self._bind("pending-again")

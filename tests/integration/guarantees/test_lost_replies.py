@@ -178,16 +178,16 @@ def test_what_was_read_is_deleted_however_often_that_fails(
 ) -> None:
     with TcpProxy("127.0.0.1", urlsplit(redis_url).port or 0) as proxy:
         executor = scene.executor(broker__url=f"redis://127.0.0.1:{proxy.port}/0")
-        discard = executor.scheduler.discard
-        cut = iter([True, True])
+        sync = executor.scheduler.sync
+        cut = iter([False, True, True])  # it is read, then not deleted twice
 
-        def cut_off(entries: list[str]) -> None:
+        def cut_off() -> int:
             if next(cut, False):
                 proxy.cut_requests(1)
-            discard(entries)
+            return sync()
 
         finished(scene, executor)
-        monkeypatch.setattr(executor.scheduler, "discard", cut_off)
+        monkeypatch.setattr(executor.scheduler, "sync", cut_off)
         said = [state for _ in range(6) for state, _ in beat(executor)]
         assert proxy.counts["requests_to_cut"] == 2
         assert said == ["success"]

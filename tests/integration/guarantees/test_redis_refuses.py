@@ -143,39 +143,37 @@ async def test_an_event_is_not_passed_over_when_only_it_was_refused(redis_url: s
     scene = Scene(redis_url)
     scene.lead()
     executor = scene.executor()
-    for task in ("first", "second", "third"):
+    tasks = [f"task-{number:03}" for number in range(150)]
+    for task in tasks:
         executor.execute_async(key(task), ["true"])
     executor.heartbeat()
-    first, second, third = (message.attempt for message in scene.queued())
-    for attempt in (first, second, third):
+    attempts = [message.attempt for message in scene.queued()]
+    for attempt in attempts:
         scene.launched(attempt)
     checkpoint = scene.version
-    # Memory that is full, or a script that runs for long, may refuse one call of a pipeline and
-    # not the next; here it is certain.
-    allowed = (
-        "executors",
-        "pods:*",
-        "watch:*",
-        "lease:*",
-        "results:*",
-        f"task:{third.launch.digest}",
-    )
-    patterns = [scene.keys.prefix + name for name in (*allowed, f"task:{first.launch.digest}")]
+    # Memory that is full, or a script that runs for long, may refuse one command of a pipeline
+    # and not the next; here it is certain.
+    refused = 75
+    others = ("executors", "pods:*", "watch:*", "lease:*", "results:*")
+    records = [f"task:{a.launch.digest}" for n, a in enumerate(attempts) if n != refused]
+    patterns = [scene.keys.prefix + name for name in (*others, *records)]
     scene.redis.acl_setuser("half", enabled=True, nopass=True, categories=["+@all"], keys=patterns)
     client = connect_async(redis_url.replace("redis://", "redis://half:any@"), 5.0)
     publisher = EventPublisher(
         client, scene.records, PLACE, token=scene.watch_lease.token, leader="half"
     )
-    for attempt in (first, second, third):
+    for attempt in attempts:
         publisher.put(scene.pod(attempt, PodState.SUCCEEDED, exit_code=0, started=Started.YES))
     with pytest.raises(BrokerUnavailableError):
         await publisher.flush()
     progress = await publisher.progress()
     await client.aclose()
     scene.redis.acl_deluser("half")
-    # Whoever leads next goes on from here.
-    assert progress.checkpoint == checkpoint + 1
     executor.heartbeat()
     said = {key.task_id: state for key, (state, _) in executor.get_event_buffer().items()}
-    assert said == {"first": "success", "second": "running", "third": "running"}
+    entered = [state for _, state in sorted(said.items())].index("running")
+    # Whoever leads next goes on from here: nothing that follows the refused one has entered.
+    assert 0 < entered <= refused
+    assert said == {task: "success" if n < entered else "running" for n, task in enumerate(tasks)}
+    assert progress.checkpoint == checkpoint + entered
     executor.end()

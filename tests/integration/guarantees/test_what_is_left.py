@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from kbroker.event import Cause
-from kbroker.launch_record import LaunchRecords
 from kbroker.message import LaunchMessage
 from kbroker.redis_client import run as call
 from kbroker.task import Launch
 from tests.integration.stack import Run, Stack, running
+from tests.records import Records
 
 NO_IMAGE = {"image": "nowhere.invalid/busybox:1"}
 ENDS = {
@@ -87,7 +87,7 @@ def test_every_key_after_every_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         want_everything(run, monkeypatch)
         run.until("they run", lambda: all(stack.starts()[task] for task in RUNNING))
         run.until("it is known", lambda: not any(run.executor.waiting(run.key(t)) for t in RUNNING))
-        records = LaunchRecords(keys, 60.0, 1.5)
+        records = Records(keys, 60.0, 1.5)
         call(stack.redis, [records.cancel(launch(run, "cancelled").digest, "by a user")])
         stack.redis.delete(record(run, "lost"))
         for task in REVOKED:
@@ -107,6 +107,7 @@ def test_every_key_after_every_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             *(record(run, task) for task in ("first", *ENDS, *REVOKED)),
             keys.executor("exec-1"),
             keys.lease(*PLACE),
+            keys.pace("default"),
         }
 
         assert run.executor.end()

@@ -80,6 +80,25 @@ def test_a_reply_that_is_held_arrives_later(proxy: TcpProxy, through: redis.Redi
     began = time.monotonic()
     assert through.get("a") == b"1"
     assert time.monotonic() - began >= 0.1
+    assert proxy.counts["delayed"] == 1
+
+
+def test_an_answer_that_goes_on_for_long_breaks_in_the_middle(
+    proxy: TcpProxy, through: redis.Redis, server: EmbeddedRedis
+) -> None:
+    news = through.pubsub()
+    news.subscribe("news")
+    assert news.get_message(timeout=5.0) is not None
+    direct(server).publish("news", "whole")
+    heard = news.get_message(timeout=5.0)
+    assert heard is not None
+    assert heard["data"] == b"whole"
+    proxy.break_answers(1)
+    direct(server).publish("news", "broken")
+    with pytest.raises(redis.ConnectionError):
+        news.get_message(timeout=5.0)
+    assert proxy.counts["answers_to_break"] == 1
+    assert through.set("a", 1)
 
 
 def test_a_black_hole_swallows_and_ends_with_a_cut(
