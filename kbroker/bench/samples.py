@@ -44,13 +44,13 @@ def rate(counts: Sequence[tuple[float, int]], lowest: int, highest: int) -> floa
 
     Args:
         counts: (seconds, count), in order.
-        lowest: where to begin: at the first count that is not below it.
-        highest: where to end, likewise.
+        lowest: where to begin: at the last count that is not above it.
+        highest: where to end: at the first count that is not below it.
 
     Raises:
         ValueError: it never came so far, or took no time.
     """
-    began = next(((at, count) for at, count in counts if count >= lowest), None)
+    began = next(((at, count) for at, count in reversed(counts) if count <= lowest), None)
     ended = next(((at, count) for at, count in counts if count >= highest), None)
     if began is None or ended is None or ended[0] <= began[0]:
         raise ValueError(f"a count did not grow from {lowest} to {highest}")

@@ -8,6 +8,9 @@ import sys
 from kbroker.kube_config import ENV_FILE, ENV_PREFIX, KubeConfig
 
 WATCHER = ("workers.watcher",)
+# Milliseconds. Dramatiq's main process waits so long for a worker process to boot, even for
+# one that was killed meanwhile, and only then sees that it is dead. Its default is 30 s.
+_BOOT_WITHIN = 3000
 
 
 def launcher(processes: int, threads: int, stop_within: float = 30.0) -> tuple[str, ...]:
@@ -23,6 +26,7 @@ def launcher(processes: int, threads: int, stop_within: float = 30.0) -> tuple[s
         "--processes": processes,
         "--threads": threads,
         "--worker-shutdown-timeout": int(stop_within * 1000),
+        "--worker-fork-timeout": _BOOT_WITHIN,
     }
     given = [word for name, value in options.items() for word in (name, str(value))]
     # Without a path of its own, dramatiq would import from the present folder first.

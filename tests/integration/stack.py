@@ -16,6 +16,7 @@ from typing import Any, Self
 from kbroker.executor import KubernetesExecutor
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
+from kbroker.local import worker_process
 from kbroker.local.cluster_process import LocalCluster
 from kbroker.local.redis_server import EmbeddedRedis
 from kbroker.redis_client import connect
@@ -140,8 +141,7 @@ class Roles:
 
     def launcher(self, **settings: Any) -> Process:
         """One more launcher."""
-        argv = ("dramatiq", "workers.launcher", "--processes", "1", "--threads", "2")
-        return self.start(*argv, **settings)
+        return self.start(*worker_process.launcher(processes=1, threads=2), **settings)
 
     def watcher(self, **settings: Any) -> Process:
         """One more watcher."""

@@ -57,7 +57,12 @@ class Bench:
         command = [sys.executable, "-m", "dramatiq", "tests.integration.broker_worker"]
         with self.log.open("ab") as output:
             process = subprocess.Popen(
-                [*command, "--processes", "1", "--threads", str(threads)],
+                # Dramatiq sees only after the fork timeout that a worker died while booting.
+                [
+                    *command,
+                    *("--processes", "1", "--threads", str(threads)),
+                    *("--worker-fork-timeout", "1000"),
+                ],
                 env={**os.environ, "REDIS_URL": self.url, "LEDGER": str(self.path), **env},
                 cwd=ROOT,
                 stdout=output,

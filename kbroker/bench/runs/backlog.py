@@ -105,7 +105,8 @@ def _share(reached: float, possible: list[float]) -> float:
 
 def _launched(stack: Stack, measured: Measured, when: str, count: int) -> float:
     """The rate at which the next so many are launched."""
-    before, seen = stack.pods(), list[tuple[float, int]]()
+    before = stack.pods()
+    seen = [(time.monotonic(), 0)]  # so that there is a beginning however fast they come
 
     def there() -> bool:
         seen.append((time.monotonic(), stack.pods() - before))

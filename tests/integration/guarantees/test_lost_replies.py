@@ -62,7 +62,11 @@ def want_everything(tasks: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_script_whose_reply_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"core__relaunch_limit": 0, "kubernetes__create_window": 1.5}
+    settings = {
+        "core__relaunch_limit": 0,
+        "kubernetes__create_window": 1.5,
+        "launcher__park_lease": 5.0,  # what was drained falls due again after this
+    }
     with (
         Stack(tmp_path, **settings) as stack,
         Snipper(stack.redis_server.url, **dict.fromkeys(SCRIPTS, 1)) as snipper,

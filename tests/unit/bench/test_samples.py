@@ -29,10 +29,11 @@ def test_nothing_has_no_middle(of: object) -> None:
 def test_rate_between_two_counts() -> None:
     counts = [(10.0, 0), (11.0, 50), (12.0, 100), (14.0, 300)]
     assert rate(counts, 0, 300) == 75.0
-    assert rate(counts, 60, 250) == 100.0  # from 100 at 12 s to 300 at 14 s
+    assert rate(counts, 60, 250) == pytest.approx(250 / 3)  # from 50 at 11 s to 300 at 14 s
+    assert rate([(1.0, 0), (1.5, 100)], 10, 100) == 200.0  # all of it between two samples
 
 
-@pytest.mark.parametrize("counts", [[], [(1.0, 0), (2.0, 9)], [(1.0, 10)]])
+@pytest.mark.parametrize("counts", [[], [(1.0, 0), (2.0, 9)], [(1.0, 10)], [(1.0, 5), (2.0, 20)]])
 def test_no_rate_without_growth(counts: list[tuple[float, int]]) -> None:
     with pytest.raises(ValueError, match="did not grow"):
         rate(counts, 0, 10)
