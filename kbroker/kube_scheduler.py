@@ -23,15 +23,8 @@ from kbroker.lease import Lease, LeaseState
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.patience import Patience
 from kbroker.redis_client import availability, connect, run
-from kbroker.result_stream import (
-    Result,
-    ResultStream,
-    WatchProgress,
-    read_watch,
-    with_verdict,
-)
+from kbroker.result_stream import Result, ResultStream, WatchProgress, read_watch
 from kbroker.task import Attempt, Launch, TaskKey
-from kbroker.task_state import Evidence
 
 # Records looked at in one pipeline.
 _SCANNED_AT_ONCE = 500
@@ -345,58 +338,18 @@ class AirflowKubernetesScheduler:
                 return key
         return None
 
-    @staticmethod
-    def _strip_unsafe_kubernetes_special_chars(string: str) -> str:
-        """See `naming.strip_unsafe_kubernetes_special_chars`."""
-        return naming.strip_unsafe_kubernetes_special_chars(string)
-
-    @staticmethod
-    def _make_safe_pod_id(safe_dag_id: str, safe_task_id: str, safe_uuid: str) -> str:
-        """See `naming.make_safe_pod_id`."""
-        return naming.make_safe_pod_id(safe_dag_id, safe_task_id, safe_uuid)
-
-    @staticmethod
-    def _make_safe_label_value(string: str) -> str:
-        """See `naming.make_safe_label_value`."""
-        return naming.make_safe_label_value(string)
-
-    @staticmethod
-    def _create_pod_id(dag_id: str, task_id: str) -> str:
-        """See `naming.create_pod_id`."""
-        return naming.create_pod_id(dag_id, task_id)
-
+    _strip_unsafe_kubernetes_special_chars = staticmethod(
+        naming.strip_unsafe_kubernetes_special_chars
+    )
+    _make_safe_pod_id = staticmethod(naming.make_safe_pod_id)
+    _make_safe_label_value = staticmethod(naming.make_safe_label_value)
+    _create_pod_id = staticmethod(naming.create_pod_id)
     _label_safe_datestring_to_datetime = staticmethod(naming.label_safe_datestring_to_datetime)
     _datetime_to_label_safe_datestring = staticmethod(naming.datetime_to_label_safe_datestring)
 
     def _launch_queue(self, job: Job) -> str:
         key = self.keys.launch_queue(job.message.cluster, job.priority)
         return key.removeprefix(self.keys.prefix)
-
-
-def evidence(reply: Adopted | Missing, now: int) -> Evidence:
-    """What a look-up proves, for the rules of reconciliation.
-
-    Args:
-        reply: of `AirflowKubernetesScheduler.look_up`.
-        now: Redis' clock in ms.
-    """
-    if isinstance(reply, Missing):
-        return Evidence(now, False, complete_at=reply.complete_at, since=reply.since)
-    record = reply.record
-    event = record.event and with_verdict(record.event, record.condemned)
-    return Evidence(
-        now=now,
-        recorded=True,
-        event=event,
-        uid=record.uid,
-        version=0 if record.event is None else record.event.resource_version,
-        create_before=record.create_before,
-        dead=bool(record.dead),
-        present=reply.present,
-        complete_at=reply.complete_at,
-        checkpoint=reply.checkpoint,
-        waiting=reply.waiting,
-    )
 
 
 _TASK_LABELS = ("dag_id", "task_id", "run_id", "try_number", "map_index")

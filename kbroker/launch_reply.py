@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kbroker.event import PodEvent
+from kbroker.result_stream import with_verdict
+from kbroker.task_state import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +190,29 @@ def adopted(reply: Any) -> Adopted | Missing | Refused:
 def next_cursor(reply: bytes) -> str | None:
     """Where a scan goes on; None at its end, "" without the lease."""
     return {b"-1": "", b"0": None}.get(reply, reply.decode())
+
+
+def evidence(reply: Adopted | Missing, now: int) -> Evidence:
+    """What a look-up proves, for the rules of reconciliation.
+
+    Args:
+        reply: the answer to `LaunchRecords.adopt`.
+        now: Redis' clock in ms.
+    """
+    if isinstance(reply, Missing):
+        return Evidence(now, False, complete_at=reply.complete_at, since=reply.since)
+    record = reply.record
+    event = record.event and with_verdict(record.event, record.condemned)
+    return Evidence(
+        now=now,
+        recorded=True,
+        event=event,
+        uid=record.uid,
+        version=0 if record.event is None else record.event.resource_version,
+        create_before=record.create_before,
+        dead=bool(record.dead),
+        present=reply.present,
+        complete_at=reply.complete_at,
+        checkpoint=reply.checkpoint,
+        waiting=reply.waiting,
+    )

@@ -11,9 +11,9 @@ from typing import Protocol
 from kbroker.departures import Departures
 from kbroker.errors import BrokerUnavailableError
 from kbroker.event import Cause, PodEvent, PodState, Started, vanished
-from kbroker.kube_scheduler import AirflowKubernetesScheduler, evidence
+from kbroker.kube_scheduler import AirflowKubernetesScheduler
 from kbroker.launch_registry import LaunchRegistry
-from kbroker.launch_reply import Adopted, Missing, Refused
+from kbroker.launch_reply import Adopted, Missing, Refused, evidence
 from kbroker.task_state import Evidence, Phase, Repair, repair
 from kbroker.tracked import Tracked
 

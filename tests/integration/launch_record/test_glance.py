@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from kbroker.event import PodEvent, PodState
-from kbroker.kube_scheduler import evidence
-from kbroker.launch_reply import Adopted
+from kbroker.launch_reply import Adopted, evidence
 from kbroker.task_state import Repair, repair
 from tests.integration.launch_record.world import PLACE, WINDOW, World, token
 
