@@ -280,10 +280,14 @@ class PodCreation:
         )
 
     def _without_room(self, launch: _Launch, why: str, *, asked: bool) -> Park:
-        """Others may look for room on its behalf; after its delay it asks all the same."""
+        """Others may look for room on its behalf; after its delay it asks all the same.
+
+        Who was refused by the API server is the one that tells the others: its delay is that
+        of any parked launch, because what it told may be lost with the reply.
+        """
         now = launch.permission.time(self._calls.monotonic())
         event = waiting(launch.message, Cause.QUOTA, launch_reasons.waits(Cause.QUOTA, why))
-        times = launch.item.parking.times if launch.maybe_until else _OFTEN
+        times = launch.item.parking.times if asked or launch.maybe_until else _OFTEN
         delay = park_delay(times, self._settings, self._rng)
         if launch.message.expires_at is not None:
             delay = min(delay, max(0.0, launch.message.expires_at - now) / 1000 + _MARGIN)

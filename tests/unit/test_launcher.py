@@ -25,7 +25,7 @@ from kbroker.launcher import Launcher
 from kbroker.lease import Lease
 from kbroker.message import DeleteMessage, LaunchMessage, Removal
 from kbroker.pace import Lane
-from kbroker.permission import Permissions
+from kbroker.permission import NoRoom, Permissions
 from kbroker.queue_entry import QueueEntry, Unfinished
 from kbroker.record_scripts import launch_item
 from kbroker.redis_client import run
@@ -791,9 +791,26 @@ async def test_a_launch_in_doubt_asks_for_itself_in_a_full_namespace() -> None:
 
 async def test_one_that_expires_while_there_is_no_room_fails_in_time() -> None:
     scene = Scene(create=[QUOTA])
-    outcome = await launched(scene, launch_message(expires_at=NOW + 5_000))
+    message, often = launch_message(expires_at=NOW + 5_000), Parking(times=30)
+    refused = await launched(scene, message, parking=often)
+    full = NoRoom(scene.permission(), "full")
+    untold = await scene.creation.launch(item(message), message, full)
+    for outcome in (refused, untold):
+        assert isinstance(outcome, Park)
+        assert 5.0 <= outcome.delay <= 6.0
+
+
+async def test_who_was_refused_falls_due_soon_by_itself() -> None:
+    # What it tells the others may be lost with the reply; nobody would look on its behalf.
+    scene = Scene(create=[QUOTA])
+    outcome = await launched(scene)
     assert isinstance(outcome, Park)
-    assert 5.0 <= outcome.delay <= 6.0
+    assert outcome.no_room
+    assert outcome.delay <= 1.0
+    others = NoRoom(scene.permission(), outcome.no_room)
+    outcome = await scene.creation.launch(item(launch_message()), launch_message(), others)
+    assert isinstance(outcome, Park)
+    assert outcome.delay >= 30.0
 
 
 async def test_a_withdrawn_launch_is_never_created() -> None:
