@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kbroker.event import PodEvent
+from kbroker.event import PodEvent, PodState
 from kbroker.keys import RedisKeys
 from kbroker.message import DeleteMessage
 from kbroker.redis_client import Call, script
@@ -57,9 +57,17 @@ class RecordScripts:
                 leader,
                 self._window,
                 "" if after is None else after,
+                _waits_for(event),
             ),
             text,
         )
+
+
+def _waits_for(event: PodEvent) -> str:
+    """What a pod that has not started waits for; "" for any other."""
+    if event.state is not PodState.PENDING:
+        return ""
+    return f"{event.cause or event.state}: {event.message or ''}"
 
 
 def launch_item(attempt: Attempt) -> str:

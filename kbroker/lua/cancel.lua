@@ -8,13 +8,13 @@ local found = record(KEYS[1])
 local at = string.format('%d', now_ms())
 local function reply(outcome)
   return {outcome, string.format('%d', found.create_before), at,
-    tostring(found.attempt or 0), found.pod or '', string.format('%d', found.rv)}
+    tostring(found.attempt or 0), found.pod or '', found.rv or '0'}
 end
 if not found.state then return reply('unknown') end
 if found.state ~= 'wanted' then return reply(found.state) end
 local about = fields(KEYS[1], 'event', 'key', 'launch_id', 'rv')
 local last = about.event and cjson.decode(about.event) or {}
-local attempt, uid, pod = found.attempt, found.uid, found.pod
+local attempt, uid, pod = found.attempt, found.uid or nil, found.pod
 if last.state == 'succeeded' then return reply('final') end
 if last.state == 'failed' then
   -- A pod that provably ran nothing is followed by the next attempt: that one is cancelled.

@@ -1,7 +1,7 @@
 -- Permission to create one attempt's pod, dated. Absent record means no.
 -- KEYS record
 -- ARGV attempt, launcher, window (ms), expires at (ms) or ''
-local found, at = record(KEYS[1]), now_ms()
+local found, at = record(KEYS[1], 'dead'), now_ms()
 local function refuse(why)
   return {why, string.format('%d', found.create_before), string.format('%d', at)}
 end

@@ -26,21 +26,34 @@ local function fields(key, ...)
   return found
 end
 
-local RECORD = {'state', 'owner', 'owner_token', 'attempt', 'entry', 'queue', 'create_before',
-  'uid', 'pod', 'rv', 'generation', 'final', 'dead', 'condemned', 'deployment', 'cluster',
-  'namespace'}
-
-local function record(key)
-  local values, found = redis.call('HMGET', key, unpack(RECORD)), {}
-  for i = 1, #RECORD do found[RECORD[i]] = values[i] or nil end
-  found.attempt = tonumber(found.attempt)  -- an integer: Lua 5.1 prints it without a point
+-- A launch record. What nearly every script asks is read at once, and what it names besides; the
+-- rest when it is asked for, which must be before the script changes it.
+local function record(key, ...)
+  local names = {'state', 'owner', 'attempt', 'create_before', 'uid', 'final', ...}
+  local values, found = redis.call('HMGET', key, unpack(names)), {}
+  for i = 1, #names do found[names[i]] = values[i] end  -- false where there is none
+  found.attempt = tonumber(found.attempt) or false  -- Lua 5.1 prints it without a point
   found.create_before = tonumber(found.create_before or 0)
-  found.rv = tonumber(found.rv or 0)
-  return found
+  return setmetatable(found, {__index = function(_, name)
+    return redis.call('HGET', key, name) or nil
+  end})
 end
 
+-- What one run has read or written stays so until its end: nobody else has a turn meanwhile.
+local leases, watches, noted = {}, {}, {}
+
 local function holds(lease, token)
-  return redis.call('GET', lease) == token
+  if leases[lease] == nil then leases[lease] = redis.call('GET', lease) end
+  return leases[lease] == token
+end
+
+-- Up to where a watch has been applied, and of which generation its versions are.
+local function progress_of(watch)
+  if not watches[watch] then
+    local values = redis.call('HMGET', watch, 'checkpoint', 'generation')
+    watches[watch] = {checkpoint = values[1], generation = values[2] or '0'}
+  end
+  return watches[watch]
 end
 
 -- Whose launch it is: which executor's, and which of the processes that had its id.
@@ -95,7 +108,6 @@ end
 
 -- Where Redis was emptied, an executor that dies before it renews its lease is named by nothing
 -- else; what it leaves would stay.
-local noted = {}
 local function note_executor(prefix, owner)
   if noted[owner] then return end
   redis.call('ZADD', prefix .. 'executors', 'NX', string.format('%d', now_ms()), owner)

@@ -4,7 +4,7 @@
 --      create window (ms)
 local prefix, owner, attempt = ARGV[1], ARGV[3], tonumber(ARGV[4])
 if not holds(KEYS[1], ARGV[2]) then return {'lease'} end
-local found = record(KEYS[2])
+local found = record(KEYS[2], 'dead')
 if found.state then
   if found.owner ~= owner then return {'owner', found.owner} end
   if found.state ~= 'wanted' then return {found.state} end
@@ -27,7 +27,7 @@ if found.state then
     -- First of all writes: Redis refuses it when its memory is full, and not a deletion.
     redis.call('HSET', KEYS[2], 'attempt', ARGV[4])
     redis.call('HDEL', KEYS[2], 'create_before', 'uid', 'pod', 'rv', 'event', 'final', 'dead',
-      'condemned', 'granted_at', 'started_at', 'finished_at', 'launcher')
+      'condemned', 'told', 'granted_at', 'started_at', 'finished_at', 'launcher')
   end
 else
   -- A lost record does not say until when the attempt before may still be created: wait for it.
