@@ -84,10 +84,11 @@ class KubeClient:
     # Pods.
 
     async def create_pod(
-        self, namespace: str, manifest: dict[str, Any], timeout: float | None = None
+        self, namespace: str, manifest: dict[str, Any] | bytes, timeout: float | None = None
     ) -> bytes:
-        """Create a pod; the created object as JSON."""
-        return await self._request("POST", _pods(namespace), orjson.dumps(manifest), timeout)
+        """Create a pod from its manifest, or from that as JSON; the created object as JSON."""
+        body = manifest if isinstance(manifest, bytes) else orjson.dumps(manifest)
+        return await self._request("POST", _pods(namespace), body, timeout)
 
     async def get_pod(self, namespace: str, name: str) -> bytes:
         """A pod as JSON."""

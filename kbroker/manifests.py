@@ -6,10 +6,15 @@ import os
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from kbroker.executor_config import KubernetesExecutorConfig
 from kbroker.message import LaunchMessage
-from kbroker.pod_spec import build_manifest, load_template
+from kbroker.pod_blueprint import PodBlueprint
+from kbroker.pod_spec import blueprint, load_template
 from kbroker.settings import KubernetesSettings
+
+_KINDS = 256  # of tasks, told apart by their overrides
 
 
 class Manifests:
@@ -25,30 +30,41 @@ class Manifests:
     def __init__(self, settings: KubernetesSettings) -> None:
         self._settings = settings
         self._template = load_template(settings.pod_template_file)
+        # By content, so that what is kept can never be stale.
+        self._blueprint = lru_cache(_KINDS)(self._drawn)
 
     def build(self, message: LaunchMessage, create_before: int | None) -> dict[str, Any]:
-        """The pod to create until `create_before` (ms since the epoch); None for no such limit.
+        """The same as `body`, as a dict of its own that the caller may change."""
+        manifest: dict[str, Any] = orjson.loads(self.body(message, create_before))
+        return manifest
+
+    def body(self, message: LaunchMessage, create_before: int | None) -> bytes:
+        """The pod to create until `create_before` (ms since the epoch), as JSON; None: no limit.
 
         Raises:
             ExecutorConfigError: the task's overrides are not valid.
             TemplateError: the task's template is not usable.
         """
-        overrides = KubernetesExecutorConfig.from_dict(message.executor_config)
-        template = self._template
-        if overrides.pod_template_file:
-            template = _task_template(overrides.pod_template_file)
-        return build_manifest(template, self._settings, message, overrides, create_before)
+        stated = orjson.dumps(message.executor_config)
+        template = _overrides(stated).pod_template_file
+        drawn = self._blueprint(stated, _changed(template) if template else 0)
+        return drawn.body(message, create_before)
+
+    def _drawn(self, stated: bytes, _changed: int) -> PodBlueprint:
+        overrides = _overrides(stated)
+        path = overrides.pod_template_file
+        template = load_template(path) if path else self._template
+        return blueprint(template, self._settings, overrides)
 
 
-def _task_template(path: str) -> dict[str, Any]:
-    """A task's own template; a file that changed is read again."""
+@lru_cache(_KINDS)
+def _overrides(stated: bytes) -> KubernetesExecutorConfig:
+    return KubernetesExecutorConfig.from_dict(orjson.loads(stated))
+
+
+def _changed(path: str) -> int:
+    """When a task's own template was written; it is read again when that changes."""
     try:
-        changed = os.stat(path).st_mtime_ns
+        return os.stat(path).st_mtime_ns
     except OSError:
-        return load_template(path)  # says what is wrong with it
-    return _read(path, changed)
-
-
-@lru_cache(maxsize=64)
-def _read(path: str, _changed: int) -> dict[str, Any]:
-    return load_template(path)
+        return -1  # to read it says what is wrong with it

@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from kbroker import launch_reasons
 from kbroker.api_calls import ApiCalls, CallFailed
@@ -43,9 +43,9 @@ class Pods(Protocol):
     """What is asked of the API server; see `KubeClient`."""
 
     async def create_pod(
-        self, namespace: str, manifest: dict[str, Any], timeout: float | None = None
+        self, namespace: str, manifest: bytes, timeout: float | None = None
     ) -> bytes:
-        """Create a pod."""
+        """Create a pod from its manifest as JSON."""
 
     async def get_pod(self, namespace: str, name: str) -> bytes:
         """A pod as JSON."""
@@ -138,7 +138,7 @@ class PodCreation:
     async def _create(self, launch: _Launch) -> Outcome:
         message, permission = launch.message, launch.permission
         try:
-            manifest = self._manifests.build(message, permission.create_before)
+            manifest = self._manifests.body(message, permission.create_before)
         except (ExecutorConfigError, TemplateError) as error:
             return await self._give_up(launch, Cause.CONFIG_ERROR, str(error))
         try:

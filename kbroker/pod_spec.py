@@ -8,7 +8,6 @@ container's command — is what the rest of kbroker finds its pods by.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,7 @@ from kbroker.airflow_merge import airflow_merge
 from kbroker.errors import ExecutorConfigError, TemplateError
 from kbroker.executor_config import BASE_CONTAINER, KubernetesExecutorConfig
 from kbroker.message import LaunchMessage
-from kbroker.naming import (
-    CREATE_BEFORE,
-    FINALIZER,
-    annotations_for,
-    create_before_annotation,
-    labels_for,
-    pod_name,
-)
+from kbroker.pod_blueprint import PodBlueprint
 from kbroker.pod_shape import ShapeError, check_pod, plain_json
 from kbroker.settings import KubernetesSettings
 from kbroker.strategic_merge import strategic_merge
@@ -125,38 +117,36 @@ def build_manifest(
         TemplateError: an override asks for what cannot be merged or is not supported,
             or leaves no container `base`.
     """
-    defaults = {
-        "image": settings.image or None,
-        "image_pull_policy": settings.image_pull_policy or None,
-        "service_account_name": settings.service_account_name or None,
-        "active_deadline_seconds": math.ceil(settings.active_deadline) or None,
-    }
-    # Tasks of one kind share all of this. Keyed by content and kept as JSON, the cache
-    # can neither be stale nor be changed through a manifest, and parsing copies fastest.
-    pod: dict[str, Any] = orjson.loads(
-        _merged(orjson.dumps([template, defaults, overrides]), settings.merge)
-    )
-    _identify(pod, message, create_before_ms)
-    return pod
+    body = blueprint(template, settings, overrides).body(message, create_before_ms)
+    manifest: dict[str, Any] = orjson.loads(body)
+    return manifest
 
 
-@lru_cache(maxsize=256)
-def _merged(stated: bytes, merge: str) -> bytes:
-    """What [template, overrides of all tasks, overrides of this one] gives, both as JSON.
+def blueprint(
+    template: dict[str, Any], settings: KubernetesSettings, overrides: KubernetesExecutorConfig
+) -> PodBlueprint:
+    """What the pods of all tasks with these overrides have in common.
 
-    Our own parts are always merged by name; `merge` says how a `pod_override` is.
+    Our own parts are always merged by name; `settings.merge` says how a `pod_override` is.
+
+    Raises:
+        TemplateError: as `build_manifest`.
     """
-    pod, defaults, own = orjson.loads(stated)
+    pod: dict[str, Any] = plain_json(template, "pod")
     try:
-        common = KubernetesExecutorConfig(**defaults)
+        common = KubernetesExecutorConfig(
+            image=settings.image or None,
+            image_pull_policy=settings.image_pull_policy or None,
+            service_account_name=settings.service_account_name or None,
+            active_deadline_seconds=math.ceil(settings.active_deadline) or None,
+        )
     except ExecutorConfigError as error:
         what = str(error).removeprefix("executor_config: ")
         raise TemplateError(f"configuration, section [kubernetes]: {what}") from None
-    overrides = KubernetesExecutorConfig(**own)
     for patch in (common.to_pod_patch(), overrides.to_pod_patch()):
         pod = strategic_merge(pod, patch)
     if isinstance(overrides.pod_override, dict):
-        pod = _MERGES[merge](pod, overrides.pod_override)
+        pod = _MERGES[settings.merge](pod, overrides.pod_override)
     pod.pop("status", None)
     for name in ("metadata", "spec"):
         if not isinstance(pod.get(name), dict):
@@ -169,42 +159,17 @@ def _merged(stated: bytes, merge: str) -> bytes:
     pod.update(apiVersion="v1", kind="Pod")
     pod["spec"].setdefault("restartPolicy", "Never")
     _base_container(pod, "executor_config: the pod with its overrides")
-    return orjson.dumps(pod)
+    return PodBlueprint(pod)
 
 
-def _base_container(pod: dict[str, Any], whose: str) -> dict[str, Any]:
+def _base_container(pod: dict[str, Any], whose: str) -> None:
     spec = pod.get("spec")
     containers = (spec.get("containers") if isinstance(spec, dict) else None) or []
     for container in containers:
         if isinstance(container, dict) and container.get("name") == BASE_CONTAINER:
-            found: dict[str, Any] = container
-            return found
+            return
     names = ", ".join(str(container.get("name")) for container in containers) or "none"
     raise TemplateError(
         f"{whose}: has no container named {BASE_CONTAINER!r} in spec.containers (found: {names}): "
         "name the one that runs the task so"
     )
-
-
-def _identify(pod: dict[str, Any], message: LaunchMessage, create_before_ms: int | None) -> None:
-    """Write the identity into `pod`, over whatever claimed to be it."""
-    attempt = message.attempt
-    metadata = pod["metadata"]
-    metadata["name"] = pod_name(attempt)
-    metadata["namespace"] = message.namespace
-    labels, annotations = metadata["labels"], metadata["annotations"]
-    for name in ("map_index", "logical_date"):  # not every attempt has its own
-        labels.pop(name, None)
-        annotations.pop(name, None)
-    labels.update(labels_for(attempt, message.executor_id))
-    annotations.update(annotations_for(attempt, message.executor_id))
-    if create_before_ms is None:
-        annotations.pop(CREATE_BEFORE, None)
-    else:
-        annotations[CREATE_BEFORE] = create_before_annotation(create_before_ms)
-    held = metadata.get("finalizers") or []
-    metadata["finalizers"] = [*held, *({FINALIZER} - set(held))]
-    container = _base_container(pod, "pod")
-    container["command"] = list(message.command)
-    # Kubernetes would append them to the command.
-    container.pop("args", None)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import orjson
-
 from kbroker.kube_config import KubeConfig
 from kbroker.manifests import Manifests
 from kbroker.message import LaunchRequest
@@ -55,8 +53,6 @@ def bodies(config: KubeConfig, group: str, numbers: range) -> list[bytes]:
     now = time.time()
     before = int((now + _PREPARED_FOR) * 1000)
     return [
-        orjson.dumps(
-            manifests.build(track(request(group, n), config, "bench", now).message, before)
-        )
+        manifests.body(track(request(group, n), config, "bench", now).message, before)
         for n in numbers
     ]

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from kbroker.kube_client import KubeClient
 from kbroker.soak.workload import POISON
 
@@ -57,9 +59,10 @@ def _die_of_poison() -> None:
     create = KubeClient.create_pod
 
     async def create_pod(
-        self: KubeClient, namespace: str, manifest: dict[str, Any], timeout: float | None = None
+        self: KubeClient, namespace: str, manifest: Any, timeout: float | None = None
     ) -> bytes:
-        if manifest["metadata"]["name"].startswith(f"soak-{POISON}-"):
+        pod = orjson.loads(manifest) if isinstance(manifest, bytes) else manifest
+        if pod["metadata"]["name"].startswith(f"soak-{POISON}-"):
             os.kill(os.getpid(), signal.SIGKILL)
         return await create(self, namespace, manifest, timeout)
 

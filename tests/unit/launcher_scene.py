@@ -61,10 +61,10 @@ class Kube:
         self.reloads = 0
 
     async def create_pod(
-        self, namespace: str, manifest: dict[str, Any], timeout: float | None = None
+        self, namespace: str, manifest: bytes, timeout: float | None = None
     ) -> bytes:
         await asyncio.sleep(0)  # others send theirs before this one is answered
-        return self._answer("create", (namespace, manifest, timeout))
+        return self._answer("create", (namespace, orjson.loads(manifest), timeout))
 
     async def get_pod(self, namespace: str, name: str) -> bytes:
         return self._answer("get", (namespace, name))

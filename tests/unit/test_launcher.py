@@ -682,8 +682,8 @@ async def test_each_entry_has_its_own_outcome(caplog: pytest.LogCaptureFixture) 
         "full": lambda: QUOTA,
     }
 
-    async def create(namespace: str, manifest: dict[str, Any], timeout: float | None) -> bytes:
-        answer = by_task[manifest["metadata"]["annotations"]["task_id"]]()
+    async def create(namespace: str, manifest: bytes, timeout: float | None) -> bytes:
+        answer = by_task[orjson.loads(manifest)["metadata"]["annotations"]["task_id"]]()
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -133,10 +133,11 @@ class Cluster:
     # What launchers and the watcher call; see `kbroker.kube_client.KubeClient`.
 
     async def create_pod(
-        self, _namespace: str, manifest: dict[str, Any], timeout: float | None = None
+        self, _namespace: str, manifest: bytes, timeout: float | None = None
     ) -> bytes:
-        name = manifest["metadata"]["name"]
-        return await self._request("create", name, lambda: self._create(manifest), timeout)
+        pod = orjson.loads(manifest)
+        name = pod["metadata"]["name"]
+        return await self._request("create", name, lambda: self._create(pod), timeout)
 
     async def get_pod(self, _namespace: str, name: str) -> bytes:
         def act() -> bytes | ApiError:
