@@ -9,6 +9,7 @@ whatever has to pass a proxy through aiohttp.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,7 +21,7 @@ import orjson
 from kbroker.errors import ClusterError
 from kbroker.kube_answer import ApiError, answering, refusal
 from kbroker.kube_credentials import Credentials
-from kbroker.kube_pool import KEEP_ALIVE, KubePool
+from kbroker.kube_pool import KEEP_ALIVE, Headers, KubePool, within
 from kbroker.naming import FINALIZER
 from kbroker.pod import PodPage
 from kbroker.retry import ApiFailure
@@ -30,7 +31,7 @@ __all__ = ["ApiError", "KubeClient"]
 
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-_AGENT = {"User-Agent": "kbroker", "Accept": "application/json"}
+_AGENT = (("User-Agent", "kbroker"), ("Accept", "application/json"))
 
 
 class KubeClient:
@@ -300,17 +301,18 @@ class KubeClient:
         *,
         content_type: str = "application/json",
     ) -> bytes:
+        # Whatever it waits for: a create must not be sent after its time.
+        ends = time.monotonic() + (self._timeout if timeout is None else timeout)
         with answering() as request:
-            # Whatever it waits for: a create must not be sent after its time.
-            async with asyncio.timeout(self._timeout if timeout is None else timeout):
-                headers = await self._headers()
-                if body is not None:
-                    headers["Content-Type"] = content_type
-                if self._credentials.proxy:
+            headers = await self._headers(ends)
+            if body is not None:
+                headers = (*headers, ("Content-Type", content_type))
+            if self._credentials.proxy:
+                async with within(ends):
                     response = await self._send(request, method, path, headers, body)
                     async with response:
                         return await response.read()
-                answer = await self._pool.ask(request, method, path, headers, body or b"")
+            answer = await self._pool.ask(request, method, path, headers, body or b"", ends)
         if answer.status >= 300:
             raise refusal(answer.status, answer.phrase, answer.headers, answer.body)
         return answer.body
@@ -318,21 +320,27 @@ class KubeClient:
     @asynccontextmanager
     async def _stream(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
         # A stream may be silent for long, but not while it is opened.
+        ends = time.monotonic() + self._timeout
         with answering() as request:
-            async with asyncio.timeout(self._timeout):
-                response = await self._send(request, "GET", path, await self._headers())
+            headers = await self._headers(ends)
+            async with within(ends):
+                response = await self._send(request, "GET", path, headers)
         async with response:
             yield response
 
-    async def _headers(self) -> dict[str, str]:
-        return {**_AGENT, **await self._credentials.headers()}
+    async def _headers(self, ends: float) -> Headers:
+        credentials = self._credentials
+        if credentials.due:
+            async with within(ends):
+                await credentials.refresh()
+        return (*_AGENT, *credentials.headers)
 
     async def _send(
         self,
         request: answering,
         method: str,
         path: str,
-        headers: dict[str, str],
+        headers: Headers,
         body: bytes | None = None,
     ) -> aiohttp.ClientResponse:
         """The response, its head read; ApiError unless it is a success."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import httptools
+
+# What tells where the body ends.
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +19,25 @@ class Answer:
 
     Attributes:
         status: HTTP status.
-        phrase: the words beside it.
-        headers: by their names in lower case.
+        words: beside it, as they came.
+        fields: the headers, as they came.
         body: all of it.
     """
 
     status: int
-    phrase: str
-    headers: Mapping[str, str]
+    words: bytes
+    fields: Sequence[tuple[bytes, bytes]]
     body: bytes
+
+    @property
+    def phrase(self) -> str:
+        """The words beside the status."""
+        return self.words.decode("latin-1")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """By their names in lower case; nobody asks unless a request was refused."""
+        return {n.decode("latin-1").lower(): v.decode("latin-1") for n, v in self.fields}
 
 
 class KubeConnection(asyncio.Protocol):
@@ -37,17 +50,23 @@ class KubeConnection(asyncio.Protocol):
         self._begin()
         self.usable = False
 
-    async def ask(self, request: bytes) -> Answer:
-        """Send a request, head and body; its answer.
+    async def ask(self, request: bytes, seconds: float) -> Answer:
+        """Send a request, head and body; its answer, waited for so long.
 
-        Whoever gives up waiting must `close` the connection.
+        After a failure, and when it is cancelled, the connection must be closed.
 
         Raises:
+            TimeoutError: no answer came in time.
             OSError: the connection broke.
         """
         self._answer = self._loop.create_future()
         self._transport.write(request)
-        return await self._answer
+        # A timer of the loop costs a fraction of `asyncio.timeout`.
+        late = self._loop.call_later(seconds, self._fail, TimeoutError())
+        try:
+            return await self._answer
+        finally:
+            late.cancel()
 
     def close(self) -> None:
         """Close it at once, whatever is under way."""
@@ -93,11 +112,11 @@ class KubeConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The body follows."""
-        self._to_the_end = self._headers.keys().isdisjoint(("content-length", "transfer-encoding"))
+        self._to_the_end = _FRAMING.isdisjoint(name.lower() for name, _ in self._headers)
 
     def on_body(self, piece: bytes) -> None:
         """Some of the body."""
@@ -109,7 +128,7 @@ class KubeConnection(asyncio.Protocol):
         if status < 200:  # announces the answer
             self._begin()
             return
-        answer = Answer(status, self._phrase.decode("latin-1"), self._headers, b"".join(self._body))
+        answer = Answer(status, self._phrase, self._headers, b"".join(self._body))
         self.usable = self.usable and self._parser.should_keep_alive()
         self._begin()
         waiting, self._answer = self._answer, None
@@ -118,7 +137,7 @@ class KubeConnection(asyncio.Protocol):
 
     def _begin(self) -> None:
         self._phrase = b""
-        self._headers: dict[str, str] = {}
+        self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         # Whether only the end of the connection ends the answer, as of a proxy of old.
         self._to_the_end = False

@@ -11,6 +11,7 @@ import logging
 import os
 import ssl
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,17 +70,25 @@ class Credentials:
         """How the server is verified, and how we prove who we are."""
         return self._access.tls
 
-    async def headers(self) -> dict[str, str]:
+    @property
+    def headers(self) -> Iterable[tuple[str, str]]:
         """The headers that authenticate a request."""
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + LOOK_EVERY  # the others need not wait for it
-            try:
-                async with self._reading:
-                    self._adopt(await asyncio.to_thread(_current, self._settings, self._access))
-            except ClusterError as error:
-                # What there is may still be good; if not, the API server will say so.
-                log.warning("credentials not refreshed: %s", error, extra={"action": "credentials"})
-        return self._access.headers
+        return self._access.headers.items()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to `refresh`."""
+        return time.monotonic() >= self._look_at
+
+    async def refresh(self) -> None:
+        """See whether they were replaced."""
+        self._look_at = time.monotonic() + LOOK_EVERY  # the others need not wait for it
+        try:
+            async with self._reading:
+                self._adopt(await asyncio.to_thread(_current, self._settings, self._access))
+        except ClusterError as error:
+            # What there is may still be good; if not, the API server will say so.
+            log.warning("credentials not refreshed: %s", error, extra={"action": "credentials"})
 
     async def reload(self) -> None:
         """Read everything anew.

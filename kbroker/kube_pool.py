@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from kbroker.kube_answer import ApiError, answering, untrusted
@@ -23,6 +23,13 @@ from kbroker.retry import ApiFailure
 
 # Shorter than the API server's own 90 s, so that it never closes one that we are about to use.
 KEEP_ALIVE = 60.0
+
+Headers = tuple[tuple[str, str], ...]
+
+
+def within(ends: float) -> asyncio.Timeout:
+    """Give up at this moment, in seconds of `time.monotonic`."""
+    return asyncio.timeout(ends - time.monotonic())
 
 
 class KubePool:
@@ -46,8 +53,9 @@ class KubePool:
         request: answering,
         method: str,
         path: str,
-        headers: Mapping[str, str],
-        body: bytes = b"",
+        headers: Headers,
+        body: bytes,
+        ends: float,
     ) -> Answer:
         """Send a request; the answer, whatever its status.
 
@@ -57,16 +65,24 @@ class KubePool:
             path: below the server's URL, with the query.
             headers: without Host and Content-Length.
             body: b"" for none.
+            ends: when it is given up, whatever it waits for, in seconds of `time.monotonic`.
 
         Raises:
             ApiError: there is no connection.
-            OSError: it broke.
+            TimeoutError: no answer came in time.
+            OSError: the connection broke.
         """
-        async with self._places:
-            connection = self._kept() or await self._connect()
+        if self._places.locked():
+            async with within(ends):
+                await self._places.acquire()
+        else:
+            await self._places.acquire()
+        try:
+            connection = self._kept() or await self._connect(ends)
+            head = _head(self._credentials.server, method, path, headers, body)
             try:
                 request.sent = True
-                answer = await connection.ask(self._head(method, path, headers, body) + body)
+                answer = await connection.ask(head + body, ends - time.monotonic())
             except BaseException:
                 # Cancelled, too: its answer would be taken for that of the next request.
                 connection.close()
@@ -76,6 +92,8 @@ class KubePool:
             else:
                 connection.close()
             return answer
+        finally:
+            self._places.release()
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -98,7 +116,7 @@ class KubePool:
                 return connection
         return None
 
-    async def _connect(self) -> KubeConnection:
+    async def _connect(self, ends: float) -> KubeConnection:
         """A new connection.
 
         Raises:
@@ -109,7 +127,7 @@ class KubePool:
         host, port = url.hostname or "", url.port or (443 if secure else 80)
         where = f"{host}:{port}"
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with within(min(ends, time.monotonic() + self._connect_timeout)):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     KubeConnection,
                     host,
@@ -129,13 +147,19 @@ class KubePool:
             raise _unsent(kind, f"cannot connect to {where}: {why}") from error
         return connection
 
-    def _head(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        url = urlsplit(self._credentials.server)
-        lines = [f"{method} {url.path}{path} HTTP/1.1", f"Host: {url.netloc}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if body:
-            lines.append(f"Content-Length: {len(body)}")
-        return "\r\n".join((*lines, "", "")).encode("latin-1")
+
+def _head(server: str, method: str, path: str, headers: Headers, body: bytes) -> bytes:
+    prefix, lines = _same_for_all(server, headers)
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+    return f"{method} {prefix}{path} HTTP/1.1\r\n{lines}{length}\r\n".encode("latin-1")
+
+
+@lru_cache(maxsize=16)
+def _same_for_all(server: str, headers: Headers) -> tuple[str, str]:
+    """What stands in front of every path, and the header lines that all such requests have."""
+    url = urlsplit(server)
+    lines = [f"Host: {url.netloc}", *(f"{name}: {value}" for name, value in headers)]
+    return url.path, "".join(f"{line}\r\n" for line in lines)
 
 
 def _unsent(kind: str, why: str) -> ApiError:

@@ -45,7 +45,7 @@ class FastApi:
         self._connections = connections
 
     async def __aenter__(self) -> FastApi:
-        self._headers = await self._credentials.headers()
+        self._headers = dict(self._credentials.headers)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._credentials.tls),
             cookie_jar=aiohttp.DummyCookieJar(),

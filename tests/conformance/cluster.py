@@ -115,7 +115,9 @@ class Cluster:
     ) -> Answer:
         """The same on the event loop."""
         credentials = self._credentials
-        headers = {"Accept": "application/json", **await credentials.headers()}
+        if credentials.due:
+            await credentials.refresh()
+        headers = {"Accept": "application/json", **dict(credentials.headers)}
         if body is not None:
             headers["Content-Type"] = content_type
         async with self._session.request(

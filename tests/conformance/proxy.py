@@ -65,12 +65,14 @@ class Proxy:
     async def forward(self, request: web.BaseRequest) -> web.StreamResponse:
         """Pass a request on, and its answer back as it comes."""
         credentials = self._credentials
+        if credentials.due:
+            await credentials.refresh()
         kept = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
         async with self._session.request(
             request.method,
             URL(credentials.server + request.raw_path, encoded=True),
             data=await request.read() or None,
-            headers={**kept, **await credentials.headers()},
+            headers={**kept, **dict(credentials.headers)},
             proxy=credentials.proxy,
             ssl=credentials.tls,
             server_hostname=credentials.server_name,

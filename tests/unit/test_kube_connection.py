@@ -50,7 +50,7 @@ class Wire(asyncio.Transport):
 
     async def answer(self, *pieces: bytes, lost: bool = False) -> Answer:
         """Ask, and answer in these pieces."""
-        asking = asyncio.create_task(self.connection.ask(b"request"))
+        asking = asyncio.create_task(self.connection.ask(b"request", 10.0))
         await asyncio.sleep(0)
         for piece in pieces:
             self.connection.data_received(piece)
@@ -128,9 +128,19 @@ async def test_an_answer_with_more_behind_it_is_the_last_one() -> None:
     assert not wire.connection.usable
 
 
+async def test_an_answer_that_does_not_come_is_not_waited_for_longer() -> None:
+    wire = Wire(KubeConnection())
+    with pytest.raises(TimeoutError):
+        await wire.connection.ask(b"request", 0.01)
+    # Whoever asked closes it; until then an answer that comes after all is nobody's.
+    wire.connection.data_received(LENGTH)
+    assert wire.aborted
+    assert not wire.connection.usable
+
+
 async def test_a_late_answer_meets_nobody() -> None:
     wire = Wire(KubeConnection())
-    asking = asyncio.create_task(wire.connection.ask(b"request"))
+    asking = asyncio.create_task(wire.connection.ask(b"request", 10.0))
     await asyncio.sleep(0)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
