@@ -218,8 +218,8 @@ def waiting_reason(pod: Pod) -> Reason | None:
     """
     if pod.metadata.deletion_timestamp:
         return Reason(Cause.DELETED, "the pod is being deleted")
-    scheduled = condition(pod, "PodScheduled")
-    if pod.node is None and scheduled is not None and scheduled.status == "False":
+    scheduled = None if pod.node else condition(pod, "PodScheduled")
+    if scheduled is not None and scheduled.status == "False":
         words = _words(None, scheduled.message) or scheduled.reason
         return Reason(Cause.UNSCHEDULABLE, _say("no node can run the pod", words))
     # The init containers first, as they start; then the task's own.

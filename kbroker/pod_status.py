@@ -59,16 +59,17 @@ def pod_event(event_type: str, pod: Pod, attempt: Attempt, cluster: str) -> PodE
     Returns:
         None for another type of event, or for an object without name and uid.
     """
-    if event_type not in _TYPES or not pod.name or not pod.uid:
+    metadata = pod.metadata
+    if event_type not in _TYPES or not metadata.name or not metadata.uid:
         return None
     state, started, cause, exit_code, message, at = _meaning(event_type, pod)
     return PodEvent(
         attempt=attempt,
         cluster=cluster,
-        namespace=pod.namespace,
-        pod=pod.name,
+        namespace=metadata.namespace,
+        pod=metadata.name,
         state=state,
-        uid=pod.uid,
+        uid=metadata.uid,
         resource_version=pod.resource_version,
         started=started,
         cause=cause,
