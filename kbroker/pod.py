@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -13,9 +14,11 @@ BASE = "base"  # the container that runs the task
 class _Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Unknown fields are skipped while decoding, which is most of a pod."""
 
-    def __bool__(self) -> Literal[True]:
-        """A part that is there is true: `part and part.field` reads an optional one."""
-        return True
+    if TYPE_CHECKING:  # as every object is true; to say so at run time costs a call each time
+
+        def __bool__(self) -> Literal[True]:
+            """A part that is there is true: `part and part.field` reads an optional one."""
+            return True
 
 
 class Running(_Part, frozen=True, rename="camel"):
@@ -184,6 +187,8 @@ class Pod(_Part, frozen=True, rename="camel"):
         return msgspec.convert(pod, cls)
 
 
+# Pods of one time have their moments in common, and a pod's events repeat them.
+@lru_cache(maxsize=1024)
 def seconds(timestamp: str | None) -> float | None:
     """An RFC 3339 timestamp as seconds since the epoch.
 
@@ -244,6 +249,22 @@ class WatchLine(_Part, frozen=True, rename="camel"):
         return _LINE.decode(line)
 
 
+class PodLine(_Part, frozen=True, rename="camel"):
+    """One line of a watch that is about a pod, decoded at once."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    object: Pod
+
+    @classmethod
+    def decode(cls, line: bytes) -> PodLine:
+        """Read a line.
+
+        Raises:
+            ValueError: it is not a watch event, or not about a pod.
+        """
+        return _POD_LINE.decode(line)
+
+
 class ApiStatus(_Part, frozen=True, rename="camel"):
     """The API server's own words about a failure: the object of kind Status."""
 
@@ -265,4 +286,5 @@ class ApiStatus(_Part, frozen=True, rename="camel"):
 _POD = msgspec.json.Decoder(Pod)
 _PAGE = msgspec.json.Decoder(PodPage)
 _LINE = msgspec.json.Decoder(WatchLine)
+_POD_LINE = msgspec.json.Decoder(PodLine)
 _STATUS = msgspec.json.Decoder(ApiStatus, strict=False)

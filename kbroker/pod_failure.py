@@ -101,32 +101,45 @@ def disruption(pod: Pod) -> Condition | None:
 
 def condition(pod: Pod, kind: str) -> Condition | None:
     """The pod's condition of this type."""
-    conditions = status_of(pod).conditions or []
-    return next((found for found in conditions if found.type == kind), None)
+    for found in status_of(pod).conditions or []:
+        if found.type == kind:
+            return found
+    return None
 
 
 def base_status(pod: Pod) -> ContainerStatus | None:
     """The status of the container that runs the task."""
-    return next((found for found in own_statuses(pod) if found.name == BASE), None)
+    for found in own_statuses(pod):
+        if found.name == BASE:
+            return found
+    return None
 
 
 def base_end(pod: Pod) -> Terminated | None:
-    """How the base container ended; None while it has not.
+    """How the base container ended; None while it has not."""
+    return end_of(base_status(pod))
+
+
+def end_of(status: ContainerStatus | None) -> Terminated | None:
+    """How a container ended; None while it has not, and without a status.
 
     The kubelet gives an end, with an exit code, to every container of a pod that it ends:
     that of a container that was never made says nothing.
     """
-    status = base_status(pod)
-    end = _state(status).terminated
-    if status is None or end is None or end.reason != _NOT_FOUND:
+    if status is None or status.state is None:
+        return None
+    end = status.state.terminated
+    if end is None or end.reason != _NOT_FOUND:
         return end
     return None if never_started(status) else end
 
 
 def has_started(status: ContainerStatus) -> bool:
     """Whether a container's process ran, now or before a restart."""
+    if status.started:
+        return True
     states = [state for state in (status.state, status.last_state) if state is not None]
-    if status.started or any(state.running is not None for state in states):
+    if any(state.running is not None for state in states):
         return True
     ends = [state.terminated for state in states if state.terminated is not None]
     return any(
@@ -205,8 +218,8 @@ def waiting_reason(pod: Pod) -> Reason | None:
     """
     if pod.metadata.deletion_timestamp:
         return Reason(Cause.DELETED, "the pod is being deleted")
-    scheduled = condition(pod, "PodScheduled")
-    if pod.node is None and scheduled is not None and scheduled.status == "False":
+    scheduled = None if pod.node else condition(pod, "PodScheduled")
+    if scheduled is not None and scheduled.status == "False":
         words = _words(None, scheduled.message) or scheduled.reason
         return Reason(Cause.UNSCHEDULABLE, _say("no node can run the pod", words))
     # The init containers first, as they start; then the task's own.

@@ -9,17 +9,15 @@ container of it (init containers aside) had started.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from kbroker.event import Cause, PodEvent, PodState, Started
 from kbroker.pod import ContainerStatus, Pod, Terminated, seconds
 from kbroker.pod_failure import (
-    base_end,
     base_status,
     deletion,
     disruption,
+    end_of,
     failure,
     has_started,
     kubelet_wrote,
@@ -37,7 +35,16 @@ DELETED = "DELETED"
 _TYPES = frozenset({"ADDED", "MODIFIED", DELETED})
 _TERMINAL = frozenset({"Succeeded", "Failed"})
 
-_Event = Callable[..., PodEvent]
+
+class _Meaning(NamedTuple):
+    """What a pod's state says of its attempt: these fields of a `PodEvent`."""
+
+    state: PodState
+    started: Started = Started.UNKNOWN
+    cause: Cause | None = None
+    exit_code: int | None = None
+    message: str | None = None
+    at: float | None = None
 
 
 def pod_event(event_type: str, pod: Pod, attempt: Attempt, cluster: str) -> PodEvent | None:
@@ -52,30 +59,42 @@ def pod_event(event_type: str, pod: Pod, attempt: Attempt, cluster: str) -> PodE
     Returns:
         None for another type of event, or for an object without name and uid.
     """
-    if event_type not in _TYPES or not pod.name or not pod.uid:
+    metadata = pod.metadata
+    if event_type not in _TYPES or not metadata.name or not metadata.uid:
         return None
-    event = partial(
-        PodEvent,
+    state, started, cause, exit_code, message, at = _meaning(event_type, pod)
+    return PodEvent(
         attempt=attempt,
         cluster=cluster,
-        namespace=pod.namespace,
-        pod=pod.name,
-        uid=pod.uid,
+        namespace=metadata.namespace,
+        pod=metadata.name,
+        state=state,
+        uid=metadata.uid,
         resource_version=pod.resource_version,
+        started=started,
+        cause=cause,
+        exit_code=exit_code,
+        message=message,
         node=pod.node,
+        at=at,
     )
-    end = base_end(pod)
+
+
+def _meaning(event_type: str, pod: Pod) -> _Meaning:
+    base = base_status(pod)
+    end = end_of(base)
     if end is not None and _final(end, pod, event_type):
         if end.exit_code == 0:
-            return _succeeded(event, pod, end.exit_code)
-        return _failed(event, pod, end.exit_code)
-    if pod.phase == "Succeeded":
-        return _succeeded(event, pod, None)
-    if pod.phase == "Failed":
-        return _failed(event, pod, None)
+            return _succeeded(pod, end, end.exit_code)
+        return _failed(pod, end, end.exit_code)
+    phase = pod.phase
+    if phase == "Succeeded":
+        return _succeeded(pod, end, None)
+    if phase == "Failed":
+        return _failed(pod, end, None)
     if event_type == DELETED or pod.only_held:
-        return _deleted(event, pod)
-    return _alive(event, pod, base_status(pod))
+        return _deleted(pod, end)
+    return _alive(pod, base)
 
 
 class Verdict(NamedTuple):
@@ -128,52 +147,34 @@ def _final(end: Terminated, pod: Pod, event_type: str) -> bool:
     )
 
 
-def _succeeded(event: _Event, pod: Pod, exit_code: int | None) -> PodEvent:
-    return event(
-        state=PodState.SUCCEEDED, started=Started.YES, exit_code=exit_code, at=_ended_at(pod)
-    )
+def _succeeded(pod: Pod, end: Terminated | None, exit_code: int | None) -> _Meaning:
+    at = _ended_at(pod, end)
+    return _Meaning(PodState.SUCCEEDED, Started.YES, exit_code=exit_code, at=at)
 
 
-def _failed(event: _Event, pod: Pod, exit_code: int | None) -> PodEvent:
+def _failed(pod: Pod, end: Terminated | None, exit_code: int | None) -> _Meaning:
     cause, message = verdict(pod, failure(pod))
-    return event(
-        state=PodState.FAILED,
-        started=_started(pod),
-        cause=cause,
-        exit_code=exit_code,
-        message=message,
-        at=_ended_at(pod),
-    )
+    at = _ended_at(pod, end)
+    return _Meaning(PodState.FAILED, _started(pod), cause, exit_code, message, at)
 
 
-def _deleted(event: _Event, pod: Pod) -> PodEvent:
+def _deleted(pod: Pod, end: Terminated | None) -> _Meaning:
     cause, message = verdict(pod, deletion(pod))
     started = _started(pod)
     if started is Started.UNKNOWN and pod.node is None:
         started = Started.NEVER
-    return event(
-        state=PodState.FAILED,
-        started=started,
-        cause=cause,
-        message=message,
-        at=_ended_at(pod),
-    )
+    return _Meaning(PodState.FAILED, started, cause, message=message, at=_ended_at(pod, end))
 
 
-def _alive(event: _Event, pod: Pod, base: ContainerStatus | None) -> PodEvent:
+def _alive(pod: Pod, base: ContainerStatus | None) -> _Meaning:
     runs = pod.phase == "Running" if base is None else has_started(base)
     why = deletion(pod) if node_lost(pod) else None if runs else waiting_reason(pod)
     cause, message = why or (None, None)
     if runs:
-        return event(
-            state=PodState.RUNNING,
-            started=Started.YES,
-            cause=cause,
-            message=message,
-            at=_running_since(pod, base),
-        )
+        at = _running_since(pod, base)
+        return _Meaning(PodState.RUNNING, Started.YES, cause, message=message, at=at)
     created = seconds(pod.metadata.creation_timestamp)
-    return event(state=PodState.PENDING, cause=cause, message=message, at=created)
+    return _Meaning(PodState.PENDING, cause=cause, message=message, at=created)
 
 
 def _started(pod: Pod) -> Started:
@@ -194,11 +195,13 @@ def _running_since(pod: Pod, base: ContainerStatus | None) -> float | None:
     return seconds(status_of(pod).start_time)
 
 
-def _ended_at(pod: Pod) -> float | None:
+def _ended_at(pod: Pod, end: Terminated | None) -> float | None:
     """When a pod ended, by its own status: the base container's end, else the last change."""
-    end = base_end(pod)
+    moment = end and seconds(end.finished_at)
+    if moment:
+        return moment
     target = disruption(pod)
-    moment = (end and seconds(end.finished_at)) or (target and seconds(target.last_transition_time))
+    moment = target and seconds(target.last_transition_time)
     if moment:
         return moment
     ends = [state.terminated for state in (s.state for s in own_statuses(pod)) if state]

@@ -9,6 +9,7 @@ Redis' clock, in one atomic step each.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from kbroker.event import PodEvent, PodState
@@ -31,17 +32,18 @@ class RecordScripts:
         self.keys = keys
         self._ttl = int(record_ttl * 1000)
         self._window = int(create_window * 1000)
+        # Events are many, and their places few.
+        self._watched = lru_cache(maxsize=64)(self._place_keys)
 
     def _apply(
         self, event: PodEvent, *, token: str, gone: bool, leader: str, after: int | None = None
     ) -> Call[str]:
+        attempt = event.attempt
         return Call(
             script("apply"),
             (
-                self.keys.task(event.launch.digest),
-                self.keys.pods(event.cluster, event.namespace),
-                self.keys.watch(event.cluster, event.namespace),
-                self.keys.lease(event.cluster, event.namespace),
+                self.keys.task(attempt.launch.digest),
+                *self._watched(event.cluster, event.namespace),
             ),
             (
                 self.keys.prefix,
@@ -50,8 +52,8 @@ class RecordScripts:
                 event.pod,
                 event.uid or "",
                 str(event.resource_version),
-                event.attempt.number,
-                event.state.value,
+                attempt.number,
+                event.state,
                 int(event.final),
                 int(gone),
                 leader,
@@ -60,6 +62,14 @@ class RecordScripts:
                 _waits_for(event),
             ),
             text,
+        )
+
+    def _place_keys(self, cluster: str, namespace: str) -> tuple[str, str, str]:
+        keys = self.keys
+        return (
+            keys.pods(cluster, namespace),
+            keys.watch(cluster, namespace),
+            keys.lease(cluster, namespace),
         )
 
 

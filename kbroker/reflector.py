@@ -35,7 +35,7 @@ import orjson
 
 from kbroker.errors import ClusterError
 from kbroker.kube_client import ApiError, KubeClient
-from kbroker.pod import Pod, PodPage, WatchLine
+from kbroker.pod import Pod, PodLine, PodPage, WatchLine
 from kbroker.retry import ApiFailure
 from kbroker.settings import WatcherSettings
 
@@ -301,14 +301,16 @@ def _read(line: bytes) -> tuple[str, Pod | dict[str, Any]]:
     Raises:
         ValueError: it is not a watch event.
     """
-    event = WatchLine.decode(line)
-    body = bytes(event.object)
-    if event.type == "ERROR":
-        status = orjson.loads(body)
+    try:
+        event = PodLine.decode(line)
+    except ValueError:
+        error = WatchLine.decode(line)
+        if error.type != "ERROR":
+            raise
+        status = orjson.loads(bytes(error.object))
         if not isinstance(status, dict):
-            raise ValueError("an ERROR without a Status")
-        return event.type, status
-    pod = Pod.decode(body)
-    if not pod.resource_version:
+            raise ValueError("an ERROR without a Status") from None
+        return error.type, status
+    if not event.object.resource_version:
         raise ValueError("an object without a resource version")
-    return event.type, pod
+    return event.type, event.object

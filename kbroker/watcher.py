@@ -258,21 +258,21 @@ class KubernetesJobWatcher:
     async def events(self, events: Sequence[tuple[str, Pod]]) -> None:
         """Put what one read of the watch gave, in one step."""
         unbound = [pod for kind, pod in events if kind == DELETED and pod.node is None]
-        exist = await asyncio.gather(*map(self._still_exists, unbound))
-        existing = {pod.uid for pod, exists in zip(unbound, exist, strict=True) if exists}
+        existing = await self._existing(unbound) if unbound else ()
         for kind, pod in events:
             event = self._event(kind, pod)
-            if event is not None and kind != DELETED and self._says_nothing(event):
+            if event is None:
+                continue
+            if kind != DELETED and self._says_nothing(event):
                 self.table.note(event, "", self._clock())
                 continue
-            if event is not None and pod.uid in existing:
+            if pod.uid in existing:
                 event = replace(
                     event,
                     started=Started.UNKNOWN,
                     message=f"pod {pod.name} lost its kbroker labels and is out of sight",
                 )
-            if event is not None:
-                self._put(kind, pod, event)
+            self._put(kind, pod, event)
         await self._sink.flush()
         self.resource_version = str(events[-1][1].resource_version)
 
@@ -285,6 +285,11 @@ class KubernetesJobWatcher:
         """The watch is up to date."""
         await self._sink.checkpoint(version)
         self.resource_version = str(version)
+
+    async def _existing(self, pods: Sequence[Pod]) -> frozenset[str]:
+        """The uids of those that are only out of sight."""
+        exist = await asyncio.gather(*map(self._still_exists, pods))
+        return frozenset(pod.uid for pod, exists in zip(pods, exist, strict=True) if exists)
 
     async def _still_exists(self, pod: Pod) -> bool:
         """Whether a pod is only out of sight.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbroker.pod import ApiStatus, Pod, PodPage, WatchLine, seconds
+from kbroker.pod import ApiStatus, Pod, PodLine, PodPage, WatchLine, seconds
 
 # As a 1.36 API server gives it, shortened; managedFields and the like are skipped.
 POD: dict[str, Any] = {
@@ -160,7 +160,7 @@ def test_what_is_no_pod_is_a_value_error(data: bytes) -> None:
 
 @given(st.binary(max_size=60))
 def test_garbage_is_never_another_error(data: bytes) -> None:
-    for decode in (Pod.decode, PodPage.decode, WatchLine.decode):
+    for decode in (Pod.decode, PodPage.decode, PodLine.decode, WatchLine.decode):
         with contextlib.suppress(ValueError):
             decode(data)
     assert isinstance(ApiStatus.decode(data), ApiStatus)
@@ -193,6 +193,31 @@ def test_a_line_of_a_watch_keeps_the_object_undecoded(kind: str) -> None:
 def test_a_line_that_means_nothing(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         WatchLine.decode(line)
+
+
+@pytest.mark.parametrize("kind", ["ADDED", "MODIFIED", "DELETED", "BOOKMARK"])
+@pytest.mark.parametrize("type_first", [True, False])
+def test_a_line_about_a_pod_is_decoded_at_once(kind: str, type_first: bool) -> None:
+    fields = [("type", kind), ("object", POD)]
+    line = PodLine.decode(orjson.dumps(dict(fields if type_first else reversed(fields))))
+    assert (line.type, line.object) == (kind, Pod.from_dict(POD))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type": "ADDED"}',
+        b'{"type": "ADDED", "object": null}',
+        b'{"type": "ADDED", "object": {"kind": "Status", "status": "Failure"}}',
+        b'{"type": "RENAMED", "object": {}}',
+        b'{"type": "ERROR", "object": {}}',
+        b'{"object": {}}',
+        b'{"type": "ADDED", "object": {}} {}',
+    ],
+)
+def test_a_line_that_is_about_no_pod(line: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        PodLine.decode(line)
 
 
 def test_a_status() -> None:

@@ -267,6 +267,24 @@ async def test_410_while_paging_begins_anew() -> None:
     assert scene.told() == [("relisting", False), ["a", "b"], ["c"], ("listed", 100)]
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"kind": "Status", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410},
+        {"code": 410},
+        # Even one that could be a pod.
+        {"metadata": {"name": "a", "resourceVersion": "7"}, "code": 410},
+    ],
+)
+async def test_an_error_is_its_consumers_to_judge_whatever_its_status_looks_like(
+    status: Json,
+) -> None:
+    scene = Scene()
+    lines = [line("ADDED", "a", 101), orjson.dumps({"type": "ERROR", "object": status})]
+    assert await scene.cycle(100, lines) is None
+    assert scene.told() == [[("ADDED", "a", 101)]]
+
+
 async def test_events_before_an_error_count() -> None:
     scene = Scene()
     assert await scene.cycle(100, [line("ADDED", "a", 101), error(410)]) is None
