@@ -31,6 +31,9 @@ __all__ = ["ApiError", "KubeClient"]
 
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+# To take in a few lines costs hardly more than one. So many seconds pass between two reads of a
+# watch, unless there is so much to read that its buffer could fill up meanwhile.
+_TOGETHER, _MANY = 0.02, 25
 _AGENT = (("User-Agent", "kbroker"), ("Accept", "application/json"))
 
 
@@ -176,8 +179,9 @@ class KubeClient:
             timeout: seconds after which the server ends the watch.
 
         Yields:
-            An iterator over lists of complete lines, as they arrive together. It ends
-            when the server closes the connection, and raises ApiError when it breaks.
+            An iterator over lists of complete lines: what comes after a while without any is
+            given at once, what follows soon afterwards together. It ends when the server
+            closes the connection, and raises ApiError when it breaks.
         """
         query = {
             "watch": "1",
@@ -374,7 +378,10 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]
                 continue
             *lines, rest = b"".join((*parts, piece)).split(b"\n")
             parts = [rest] if rest else []
+            soon = time.monotonic() + _TOGETHER
             yield lines
+            if len(lines) < _MANY:
+                await asyncio.sleep(soon - time.monotonic())
 
 
 def _pods(namespace: str, name: str = "") -> str:

@@ -408,6 +408,31 @@ async def test_a_stream_that_breaks(tmp_path: Path) -> None:
     assert seen == [b'{"type": "ADDED"}']
 
 
+async def test_what_follows_soon_in_a_watch_is_given_together(tmp_path: Path) -> None:
+    read = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"first\n")
+        await read.wait()
+        for number in range(20):
+            await response.write(b"%d\n" % number)
+            await asyncio.sleep(0)
+        return response
+
+    async with (
+        serving(answer) as server,
+        connected(write_kubeconfig(tmp_path / "k", server.url)) as kube,
+        kube.watch_pods("default", SELECTOR, 1, 60) as batches,
+    ):
+        assert await anext(batches) == [b"first"]
+        read.set()
+        rest = [lines async for lines in batches]
+    assert [line for lines in rest for line in lines] == [b"%d" % number for number in range(20)]
+    assert len(rest) < 10
+
+
 async def test_a_stream_that_never_opens(tmp_path: Path) -> None:
     async def answer(_: web.BaseRequest) -> web.Response:
         await asyncio.sleep(60)
