@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
+from hiredis import pack_command
 from redis import exceptions
 from redis.connection import HiredisRespSerializer
 
@@ -26,6 +27,7 @@ from kbroker.patience import Patience, patient
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
+Command = tuple[Any, ...]  # of Arguments
 
 AWAY = (
     exceptions.AuthenticationError,
@@ -184,13 +186,10 @@ def run(client: redis.Redis, calls: Sequence[Call[Any]]) -> list[Any]:
         return []
     batches = _batches(calls)
     with availability():
-        replies = _queued(client.pipeline(transaction=False), batches).execute(raise_on_error=False)
+        replies = exchange(client, [_command(batch) for batch in batches])
         again = _unknown(replies)
         if again:
-            pipe = client.pipeline(transaction=False)
-            _load(pipe, [batches[i] for i in again])
-            fresh = _queued(pipe, [batches[i] for i in again]).execute(raise_on_error=False)
-            _fill(replies, again, fresh)
+            _fill(replies, again, exchange(client, _anew([batches[i] for i in again])))
         return _read(batches, replies)
 
 
@@ -204,15 +203,74 @@ async def run_async(client: redis.asyncio.Redis, calls: Sequence[Call[Any]]) -> 
         return []
     batches = _batches(calls)
     with availability():
-        pipe = _queued(client.pipeline(transaction=False), batches)
-        replies = await pipe.execute(raise_on_error=False)
+        replies = await _exchange_async(client, [_command(batch) for batch in batches])
         again = _unknown(replies)
         if again:
-            pipe = client.pipeline(transaction=False)
-            _load(pipe, [batches[i] for i in again])
-            fresh = await _queued(pipe, [batches[i] for i in again]).execute(raise_on_error=False)
+            fresh = await _exchange_async(client, _anew([batches[i] for i in again]))
             _fill(replies, again, fresh)
         return _read(batches, replies)
+
+
+def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """Send commands together; their replies, in order, refusals among them.
+
+    A pipeline of redis-py does the same at three times the cost.
+    """
+    packed = [pack_command(command) for command in commands]
+    pool: Any = client.connection_pool
+    connection = pool.get_connection()
+
+    def talk() -> list[Any]:
+        connection.send_packed_command(packed)
+        return [_reply(connection) for _ in packed]
+
+    try:
+        replies: list[Any] = connection.retry.call_with_retry(
+            talk, lambda _error: connection.disconnect()
+        )
+    finally:
+        pool.release(connection)
+    return replies
+
+
+def refuse(replies: Iterable[Any]) -> None:
+    """Raise the first refusal among what `exchange` gave."""
+    for reply in replies:
+        if isinstance(reply, exceptions.RedisError):
+            raise reply
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except exceptions.ResponseError as refusal:
+        return refusal
+
+
+async def _exchange_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
+    """The same on an event loop."""
+    packed = [pack_command(command) for command in commands]
+    pool: Any = client.connection_pool
+    connection = await pool.get_connection()
+
+    async def talk() -> list[Any]:
+        await connection.send_packed_command(packed)
+        return [await _reply_async(connection) for _ in packed]
+
+    try:
+        replies: list[Any] = await connection.retry.call_with_retry(
+            talk, lambda _error: connection.disconnect()
+        )
+    finally:
+        await pool.release(connection)
+    return replies
+
+
+async def _reply_async(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except exceptions.ResponseError as refusal:
+        return refusal
 
 
 def _batches(calls: Sequence[Call[Any]]) -> list[list[Call[Any]]]:
@@ -227,22 +285,22 @@ def _batches(calls: Sequence[Call[Any]]) -> list[list[Call[Any]]]:
     return made
 
 
-def _queued(pipe: Any, batches: Sequence[list[Call[Any]]]) -> Any:
-    for calls in batches:
-        sha, keys, args = calls[0].shape
-        command: list[Argument] = ["EVALSHA", sha, keys * len(calls)]
-        for call in calls:
-            command += call.keys
-        command += (len(calls), args)
-        for call in calls:
-            command += call.args
-        pipe.execute_command(*command)
-    return pipe
+def _command(calls: Sequence[Call[Any]]) -> Command:
+    """The command that carries out calls of one shape."""
+    sha, keys, args = calls[0].shape
+    command: list[Argument] = ["EVALSHA", sha, keys * len(calls)]
+    for call in calls:
+        command += call.keys
+    command += (len(calls), args)
+    for call in calls:
+        command += call.args
+    return tuple(command)
 
 
-def _load(pipe: Any, batches: Sequence[list[Call[Any]]]) -> None:
-    for source in {calls[0].script.source for calls in batches}:
-        pipe.execute_command("SCRIPT LOAD", source)
+def _anew(batches: Sequence[list[Call[Any]]]) -> list[Command]:
+    """Commands that load the scripts that Redis does not know, and those that it refused."""
+    sources = {calls[0].script.source for calls in batches}
+    return [*(("SCRIPT", "LOAD", source) for source in sources), *map(_command, batches)]
 
 
 def _unknown(replies: Sequence[Any]) -> list[int]:
@@ -255,9 +313,8 @@ def _fill(replies: list[Any], positions: list[int], fresh: list[Any]) -> None:
 
 
 def _read(batches: Sequence[list[Call[Any]]], replies: Sequence[Any]) -> list[Any]:
+    refuse(replies)
     for reply in replies:
-        if isinstance(reply, exceptions.RedisError):
-            raise reply
         if reply[1]:
             raise exceptions.ResponseError(reply[1].decode())
     return [

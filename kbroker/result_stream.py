@@ -12,7 +12,7 @@ import redis.asyncio
 
 from kbroker.errors import MessageError, NewerSchemaError
 from kbroker.event import BY_STOPPING, Cause, PodEvent
-from kbroker.redis_client import availability
+from kbroker.redis_client import Command, availability, exchange, refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +67,19 @@ class ResultStream:
         Raises:
             BrokerUnavailableError: Redis is away.
         """
-        pipe = self._client.pipeline(transaction=False)
+        commands: list[Command] = [("XREAD", "COUNT", count, "STREAMS", self._key, self._cursor)]
         if self._spent:
-            pipe.xdel(self._key, *self._spent)
-        pipe.xread({self._key: self._cursor}, count=count)
+            commands.insert(0, ("XDEL", self._key, *self._spent))
         with availability():
-            reply: Any = pipe.execute()[-1]
+            replies = exchange(self._client, commands)
+            refuse(replies)
         self._spent = []
-        if not reply:
-            return []
-        results = [read_result(entry, fields) for entry, fields in reply[0][1]]
+        # RESP2 has a list of names and entries here, RESP3 a map.
+        results = [
+            read_result(entry, dict(zip(fields[::2], fields[1::2], strict=True)))
+            for entries in dict(replies[-1] or ()).values()
+            for entry, fields in entries
+        ]
         if results:
             self._cursor = results[-1].entry
         return results
