@@ -85,6 +85,7 @@ class KubernetesExecutor:
             _Put(self._results),
             self.executor_id,
             own_tasks=self._launches.keys,
+            own_launch=self._launches.named,
             redis=redis,
         )
         self._redis = RedisSteps(self.scheduler.patience, monotonic)

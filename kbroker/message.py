@@ -10,6 +10,7 @@ from typing import Any
 from kbroker.errors import KbrokerError, MessageError, NewerSchemaError, TaskError
 from kbroker.event import Cause
 from kbroker.task import Attempt, Launch, TaskKey
+from kbroker.value import value
 
 SCHEMA = 1
 OLDEST_SCHEMA = 1
@@ -37,7 +38,7 @@ def check_command(command: object) -> tuple[str, ...]:
     return tuple(command)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LaunchMessage:
     """Create this attempt's pod, if its record still grants it.
 
@@ -142,7 +143,7 @@ class Removal(StrEnum):
     STOP = "stop"  # end it so that its last status proves whether a container started
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeleteMessage:
     """Remove one pod, exactly this one.
 

@@ -24,6 +24,7 @@ from redis.connection import HiredisRespSerializer
 
 from kbroker.errors import BrokerUnavailableError, ConfigError
 from kbroker.patience import Patience, patient
+from kbroker.value import value
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
@@ -161,7 +162,7 @@ def _lua(name: str) -> str:
     return (files("kbroker") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call(Generic[T]):
     """One run of a script: what goes in, and how to read what comes out."""
 

@@ -11,11 +11,12 @@ import redis
 import redis.asyncio
 
 from kbroker.errors import MessageError, NewerSchemaError
-from kbroker.event import BY_STOPPING, Cause, PodEvent
+from kbroker.event import BY_STOPPING, Cause, KnownLaunch, PodEvent, no_launch
 from kbroker.redis_client import Command, availability, exchange, refuse
+from kbroker.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Result:
     """One entry of the result stream.
 
@@ -30,10 +31,12 @@ class Result:
     problem: str = ""
 
 
-def read_result(entry: bytes, fields: Mapping[bytes, bytes]) -> Result:
+def read_result(
+    entry: bytes, fields: Mapping[bytes, bytes], known: KnownLaunch = no_launch
+) -> Result:
     """Read one stream entry; a condemned pod's end takes the cause it was condemned for."""
     try:
-        event = PodEvent.decode(fields.get(b"event", b""))
+        event = PodEvent.decode(fields.get(b"event", b""), known)
     except (MessageError, NewerSchemaError) as error:
         return Result(entry.decode(), None, str(error))
     return Result(entry.decode(), with_verdict(event, fields.get(b"condemned")))
@@ -53,11 +56,13 @@ class ResultStream:
     Args:
         client: connection to Redis.
         key: full name of the stream.
+        known: see `PodEvent.decode`.
     """
 
-    def __init__(self, client: redis.Redis, key: str) -> None:
+    def __init__(self, client: redis.Redis, key: str, known: KnownLaunch = no_launch) -> None:
         self._client = client
         self._key = key
+        self._known = known
         self._cursor = "0"
         self._spent: list[str] = []
 
@@ -76,7 +81,7 @@ class ResultStream:
         self._spent = []
         # RESP2 has a list of names and entries here, RESP3 a map.
         results = [
-            read_result(entry, dict(zip(fields[::2], fields[1::2], strict=True)))
+            read_result(entry, dict(zip(fields[::2], fields[1::2], strict=True)), self._known)
             for entries in dict(replies[-1] or ()).values()
             for entry, fields in entries
         ]

@@ -36,6 +36,9 @@ class Tracked:
         entries: ids of result stream entries to delete at the end.
         not_before: monotonic time before which it is not published (again).
         succeeded: its final state, once it is known.
+        newest: whether it speaks for its key, which `LaunchRegistry` decides.
+        launch: which launch it is, for all attempts.
+        key: the task key.
     """
 
     message: LaunchMessage
@@ -50,16 +53,18 @@ class Tracked:
     entries: list[str] = field(default_factory=list)
     not_before: float = 0.0
     succeeded: bool | None = None
+    newest: bool = False
+    launch: Launch = field(init=False)
+    key: TaskKey = field(init=False)
 
-    @property
-    def key(self) -> TaskKey:
-        """The task key."""
-        return self.message.attempt.launch.key
+    def __post_init__(self) -> None:
+        self.launch = self.message.attempt.launch
+        self.key = self.launch.key
 
     @property
     def launch_id(self) -> str:
         """The launch id."""
-        return self.message.attempt.launch.launch_id
+        return self.launch.launch_id
 
     @property
     def attempt(self) -> Attempt:
