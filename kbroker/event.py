@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -67,6 +67,8 @@ BY_STOPPING = frozenset({Cause.DEADLINE_EXCEEDED, Cause.DELETED})
 _STATES = {member.value: member for member in PodState}
 _STARTED = {member.value: member for member in Started}
 _CAUSES = {member.value: member for member in Cause}
+# In Python 3.11, to look up a member in its class costs nearly as much.
+_FINAL = frozenset({PodState.SUCCEEDED, PodState.FAILED})
 
 
 # The launch of a name, for who knows it already.
@@ -119,7 +121,7 @@ class PodEvent:
     @property
     def final(self) -> bool:
         """Whether nothing more can happen to this attempt."""
-        return self.state in (PodState.SUCCEEDED, PodState.FAILED)
+        return self.state in _FINAL
 
     @property
     def news(self) -> tuple[object, ...]:
@@ -216,7 +218,7 @@ def vanished(last: PodEvent, version: int) -> PodEvent:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """How a launch ended: the `info` of a final state in the event buffer.
 

@@ -60,8 +60,9 @@ class TaskKey:
     logical_date: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("dag_id", "task_id", "run_id"):
-            _text("task key", name, getattr(self, name))
+        _text("task key", "dag_id", self.dag_id)
+        _text("task key", "task_id", self.task_id)
+        _text("task key", "run_id", self.run_id)
         _number("task key", "try_number", self.try_number, 0)
         _number("task key", "map_index", self.map_index, -1)
         if self.logical_date is not None:

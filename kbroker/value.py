@@ -12,7 +12,6 @@ T = TypeVar("T")
 def value(kind: type[T]) -> type[T]:
     """Make a class a dataclass with slots that is never changed: mypy sees to it.
 
-    Were it frozen, Python would, and take five times as long to make one. What users get
-    their hands on is frozen nevertheless.
+    Were it frozen, Python would, and take five times as long to make one.
     """
     return dataclass(slots=True, unsafe_hash="__hash__" not in vars(kind))(kind)
