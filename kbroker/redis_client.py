@@ -24,6 +24,7 @@ from redis.connection import HiredisRespSerializer
 
 from kbroker.errors import BrokerUnavailableError, ConfigError
 from kbroker.patience import Patience, patient
+from kbroker.spare_connection import SparePool
 from kbroker.value import value
 
 T = TypeVar("T")
@@ -73,9 +74,10 @@ def connect(url: str, timeout: float, patience: Patience | None = None) -> redis
         ConfigError: the URL is not a Redis URL.
     """
     try:
-        client = redis.Redis.from_url(url, retry=None, **_options(timeout))
+        pool = SparePool.from_url(url, retry=None, **_options(timeout))
     except ValueError as error:
         raise _not_a_url(url, error) from None
+    client = redis.Redis.from_pool(pool)
     if patience is not None:
         patient(client, patience)
     return client

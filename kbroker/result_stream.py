@@ -81,7 +81,7 @@ class ResultStream:
         self._spent = []
         # RESP2 has a list of names and entries here, RESP3 a map.
         results = [
-            read_result(entry, dict(zip(fields[::2], fields[1::2], strict=True)), self._known)
+            read_result(entry, _pairs(fields), self._known)
             for entries in dict(replies[-1] or ()).values()
             for entry, fields in entries
         ]
@@ -117,6 +117,12 @@ class ResultStream:
         """
         with availability():
             self._client.delete(self._key)
+
+
+def _pairs(fields: Iterable[bytes]) -> dict[bytes, bytes]:
+    """A map of what Redis tells as name, value, name, value."""
+    one_by_one = iter(fields)
+    return dict(zip(one_by_one, one_by_one, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
