@@ -60,6 +60,8 @@ class Departures:
         Raises:
             BrokerUnavailableError: Redis is away; it is done at the next call.
         """
+        if not self._revoked:
+            return True
         batch = self._revoked[: self._core.publish_batch]
         replies = self._scheduler.withdraw([(t.attempt, *t.place, why) for t, why in batch])
         if "lease" in replies:
@@ -73,6 +75,8 @@ class Departures:
         Raises:
             BrokerUnavailableError: Redis is away; it is done at the next call.
         """
+        if not self._over:
+            return []
         batch = [(t, self._removal(t)) for t in self._over[: self._core.event_batch]]
         replies = self._scheduler.finish(
             [(t.attempt.launch, t.entries, removal) for t, removal in batch]

@@ -12,8 +12,8 @@ import secrets
 import socket
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 from kbroker.departures import Departures
@@ -83,7 +83,7 @@ class KubernetesExecutor:
         self.running: set[TaskKey] = set()
         self._clock = clock
         self._monotonic = monotonic
-        self._results: deque[Result] = deque()
+        self._results: SimpleQueue[Result] = SimpleQueue()
         self._launches = LaunchRegistry()
         self._ready = PublishQueue()
         self._undelivered: dict[TaskKey, Tracked] = {}
@@ -91,7 +91,7 @@ class KubernetesExecutor:
         self._lease_due = 0.0
         self.scheduler = AirflowKubernetesScheduler(
             self.config,
-            _Put(self._results),
+            self._results,
             self.executor_id,
             own_tasks=self._launches.keys,
             own_launch=self._launches.named,
@@ -350,6 +350,8 @@ class KubernetesExecutor:
         self._secrets.publish()
 
     def _publish(self) -> None:
+        if not self._ready:
+            return
         slots = self.parallelism - len(self.running) if self.parallelism else None
         batch = self._ready.batch(
             self.config.core.publish_batch, slots, self.running, self._monotonic()
@@ -396,8 +398,8 @@ class KubernetesExecutor:
 
     def _take_results(self) -> None:
         self.scheduler.sync()
-        while self._results:
-            result = self._results.popleft()
+        while not self._results.empty():
+            result = self._results.get()
             if result.event is None:
                 log.error("%s", result.problem, extra={"action": "unreadable-result"})
                 self.scheduler.discard([result.entry])
@@ -495,13 +497,3 @@ class KubernetesExecutor:
         self.event_buffer.pop(tracked.key, None)
         if self._undelivered.pop(tracked.key, None) is not None:
             self._departures.over(older)
-
-
-class _Put:
-    """A deque with the `put` of a queue."""
-
-    def __init__(self, items: deque[Result]) -> None:
-        self._items = items
-
-    def put(self, item: Result) -> None:
-        self._items.append(item)

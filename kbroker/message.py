@@ -113,7 +113,7 @@ class LaunchMessage:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LaunchRequest:
     """What a scheduler asks of an executor: run this command for this task.
 

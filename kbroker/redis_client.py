@@ -20,7 +20,6 @@ import redis
 import redis.asyncio
 from hiredis import pack_command
 from redis import exceptions
-from redis.connection import HiredisRespSerializer
 
 from kbroker.errors import BrokerUnavailableError, ConfigError
 from kbroker.patience import Patience, patient
@@ -90,31 +89,9 @@ def connect_async(url: str, timeout: float) -> redis.asyncio.Redis:
         ConfigError: the URL is not a Redis URL.
     """
     try:
-        client = redis.asyncio.Redis.from_url(url, **_options(timeout))
+        return redis.asyncio.Redis.from_url(url, **_options(timeout))
     except ValueError as error:
         raise _not_a_url(url, error) from None
-    pool = client.connection_pool
-    kind = pool.connection_class
-    pool.connection_class = type(f"Packing{kind.__name__}", (_Packing, kind), {})
-    return client
-
-
-class _Packing:
-    """What a connection class of redis.asyncio becomes to pack commands in C, as redis.Redis does.
-
-    A batch of calls has hundreds of arguments.
-    """
-
-    _packer = HiredisRespSerializer()
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """One command as it goes over the wire."""
-        packed: list[bytes] = self._packer.pack(*args)
-        return packed
-
-    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
-        """Many of them, as one piece."""
-        return [b"".join(piece for args in commands for piece in self._packer.pack(*args))]
 
 
 def _options(timeout: float) -> dict[str, Any]:
