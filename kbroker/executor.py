@@ -31,16 +31,7 @@ from kbroker.redis_steps import RETRY_AFTER, RedisSteps
 from kbroker.result_stream import Result
 from kbroker.secret_requests import SecretRequests
 from kbroker.task import TaskKey
-from kbroker.task_state import (
-    DONE,
-    IGNORE,
-    NOTE,
-    PUBLISHED,
-    RELAUNCH,
-    SUCCEED,
-    Phase,
-    next_step,
-)
+from kbroker.task_state import DONE, IGNORE, NOTE, PUBLISHED, RELAUNCH, SUCCEED, Phase, next_step
 from kbroker.tracked import Tracked, track
 from kbroker.unclaimed import Unclaimed
 
