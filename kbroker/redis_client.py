@@ -150,10 +150,13 @@ class Call(Generic[T]):
     args: tuple[Argument, ...] = field(repr=False)
     read: Callable[[Any], T]
 
-    @property
-    def shape(self) -> tuple[str, int, int]:
-        """Calls of one shape can go together."""
-        return self.script.sha, len(self.keys), len(self.args)
+    def like(self, other: Call[Any]) -> bool:
+        """Whether both can go together."""
+        return (
+            self.script is other.script
+            and len(self.keys) == len(other.keys)
+            and len(self.args) == len(other.args)
+        )
 
 
 def run(client: redis.Redis, calls: Sequence[Call[Any]]) -> list[Any]:
@@ -254,24 +257,23 @@ async def _reply_async(connection: Any) -> Any:
 
 
 def _batches(calls: Sequence[Call[Any]]) -> list[list[Call[Any]]]:
-    """Neighbours of one shape go together: a command costs either side more than a call."""
-    made: list[list[Call[Any]]] = []
-    shape = None
-    for call in calls:
-        if call.shape != shape or len(made[-1]) == _AT_ONCE:
-            made.append([])
-            shape = call.shape
-        made[-1].append(call)
+    """Neighbours that can go together do: a command costs either side more than a call."""
+    made = [[calls[0]]]
+    for call in calls[1:]:
+        if len(made[-1]) < _AT_ONCE and call.like(made[-1][0]):
+            made[-1].append(call)
+        else:
+            made.append([call])
     return made
 
 
 def _command(calls: Sequence[Call[Any]]) -> Command:
-    """The command that carries out calls of one shape."""
-    sha, keys, args = calls[0].shape
-    command: list[Argument] = ["EVALSHA", sha, keys * len(calls)]
+    """The command that carries out calls that can go together."""
+    one = calls[0]
+    command: list[Argument] = ["EVALSHA", one.script.sha, len(one.keys) * len(calls)]
     for call in calls:
         command += call.keys
-    command += (len(calls), args)
+    command += (len(calls), len(one.args))
     for call in calls:
         command += call.args
     return tuple(command)

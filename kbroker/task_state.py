@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 from kbroker.event import Cause, PodEvent, PodState, Started
+from kbroker.value import value
 
 # A bookmark may have been under way for a moment before it proved anything.
 PICTURE_MARGIN_MS = 2_000
@@ -102,7 +102,8 @@ PHASE_OF = {
 }
 
 
-class View(NamedTuple):
+@value
+class View:
     """What the executor knows of a launch.
 
     Attributes:
