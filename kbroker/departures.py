@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kbroker.kube_scheduler import AirflowKubernetesScheduler
-from kbroker.message import DeleteMessage, Removal
+from kbroker.message import DELETE, RELEASE, DeleteMessage
 from kbroker.task import Launch
 from kbroker.tracked import Tracked
 
@@ -60,6 +60,8 @@ class Departures:
         Raises:
             BrokerUnavailableError: Redis is away; it is done at the next call.
         """
+        if not self._revoked:
+            return True
         batch = self._revoked[: self._core.publish_batch]
         replies = self._scheduler.withdraw([(t.attempt, *t.place, why) for t, why in batch])
         if "lease" in replies:
@@ -73,6 +75,8 @@ class Departures:
         Raises:
             BrokerUnavailableError: Redis is away; it is done at the next call.
         """
+        if not self._over:
+            return []
         batch = [(t, self._removal(t)) for t in self._over[: self._core.event_batch]]
         replies = self._scheduler.finish(
             [(t.attempt.launch, t.entries, removal) for t, removal in batch]
@@ -82,7 +86,7 @@ class Departures:
         del self._over[: len(batch)]
         ask_at = self._monotonic() + self._kubernetes.create_window + ASK_AGAIN
         for tracked, removal in batch:
-            if removal is not None and removal.removal is Removal.DELETE:
+            if removal is not None and removal.removal is DELETE:
                 self._leaving[removal.uid] = _Leaving(tracked.attempt.launch, removal, ask_at)
         return [tracked for tracked, _ in batch]
 
@@ -123,4 +127,4 @@ class Departures:
         delete = self._kubernetes.delete_worker_pods and (
             bool(tracked.succeeded) or self._kubernetes.delete_worker_pods_on_failure
         )
-        return tracked.removal(Removal.DELETE if delete else Removal.RELEASE)
+        return tracked.removal(DELETE if delete else RELEASE)

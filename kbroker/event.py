@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from kbroker.errors import KbrokerError, MessageError, NewerSchemaError
-from kbroker.task import Attempt, Launch, TaskKey
+from kbroker.task import Attempt, Launch, TaskKey, name_of
+from kbroker.value import value
 
 SCHEMA = 1
 
@@ -66,9 +67,19 @@ BY_STOPPING = frozenset({Cause.DEADLINE_EXCEEDED, Cause.DELETED})
 _STATES = {member.value: member for member in PodState}
 _STARTED = {member.value: member for member in Started}
 _CAUSES = {member.value: member for member in Cause}
+# In Python 3.11, to look up a member in its class costs nearly as much.
+_FINAL = frozenset({PodState.SUCCEEDED, PodState.FAILED})
 
 
-@dataclass(frozen=True, slots=True)
+# The launch of a name, for who knows it already.
+KnownLaunch = Callable[[bytes], Launch | None]
+
+
+def no_launch(_name: bytes) -> None:
+    """For who knows none."""
+
+
+@value
 class PodEvent:
     """The state of one attempt, seen at one resource version.
 
@@ -110,7 +121,7 @@ class PodEvent:
     @property
     def final(self) -> bool:
         """Whether nothing more can happen to this attempt."""
-        return self.state in (PodState.SUCCEEDED, PodState.FAILED)
+        return self.state in _FINAL
 
     @property
     def news(self) -> tuple[object, ...]:
@@ -145,8 +156,12 @@ class PodEvent:
         return orjson.dumps(fields)
 
     @classmethod
-    def decode(cls, data: bytes | str) -> PodEvent:
+    def decode(cls, data: bytes | str, known: KnownLaunch = no_launch) -> PodEvent:
         """Read what `encode` wrote.
+
+        Args:
+            data: the JSON.
+            known: finds a launch by its name, which need not be checked once more then.
 
         Raises:
             NewerSchemaError: a newer kbroker wrote it.
@@ -158,13 +173,13 @@ class PodEvent:
                 raise NewerSchemaError(
                     f"pod event of schema {fields['v']}; this one reads {SCHEMA}"
                 )
-            key = fields["key"]
-            if not isinstance(key, list):
-                raise TypeError("key must be an array")
-            attempt = _attempt(fields["deployment"], fields["launch_id"], fields["attempt"], *key)
+            deployment, key, launch_id = fields["deployment"], fields["key"], fields["launch_id"]
+            launch = known(name_of(deployment, key, launch_id))
+            if launch is None:
+                launch = Launch(deployment, TaskKey.from_list(key), launch_id)
             cause = fields.get("cause")
             return cls(
-                attempt=attempt,
+                attempt=launch.attempt(fields["attempt"]),
                 cluster=fields["cluster"],
                 namespace=fields["namespace"],
                 pod=fields["pod"],
@@ -182,12 +197,6 @@ class PodEvent:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, KbrokerError) as error:
             raise MessageError(f"not a pod event: {error!r}") from error
-
-
-# A pod has several events within a short time; a value is checked once.
-@lru_cache(maxsize=4096, typed=True)
-def _attempt(deployment: str, launch_id: str, number: int, *key: Any) -> Attempt:
-    return Launch(deployment, TaskKey.from_list([*key]), launch_id).attempt(number)
 
 
 def vanished(last: PodEvent, version: int) -> PodEvent:
@@ -209,7 +218,7 @@ def vanished(last: PodEvent, version: int) -> PodEvent:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """How a launch ended: the `info` of a final state in the event buffer.
 

@@ -12,13 +12,13 @@ import secrets
 import socket
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 from kbroker.departures import Departures
 from kbroker.errors import BrokerUnavailableError, LeaseLostError
-from kbroker.event import Outcome, PodEvent, PodState
+from kbroker.event import Outcome, PodEvent
 from kbroker.kube_config import KubeConfig
 from kbroker.kube_scheduler import AirflowKubernetesScheduler, Job
 from kbroker.launch_registry import LaunchRegistry
@@ -31,7 +31,7 @@ from kbroker.redis_steps import RETRY_AFTER, RedisSteps
 from kbroker.result_stream import Result
 from kbroker.secret_requests import SecretRequests
 from kbroker.task import TaskKey
-from kbroker.task_state import Phase, Step, next_step
+from kbroker.task_state import DONE, IGNORE, NOTE, PUBLISHED, RELAUNCH, SUCCEED, Phase, next_step
 from kbroker.tracked import Tracked, track
 from kbroker.unclaimed import Unclaimed
 
@@ -74,7 +74,7 @@ class KubernetesExecutor:
         self.running: set[TaskKey] = set()
         self._clock = clock
         self._monotonic = monotonic
-        self._results: deque[Result] = deque()
+        self._results: SimpleQueue[Result] = SimpleQueue()
         self._launches = LaunchRegistry()
         self._ready = PublishQueue()
         self._undelivered: dict[TaskKey, Tracked] = {}
@@ -82,9 +82,10 @@ class KubernetesExecutor:
         self._lease_due = 0.0
         self.scheduler = AirflowKubernetesScheduler(
             self.config,
-            _Put(self._results),
+            self._results,
             self.executor_id,
             own_tasks=self._launches.keys,
+            own_launch=self._launches.named,
             redis=redis,
         )
         self._redis = RedisSteps(self.scheduler.patience, monotonic)
@@ -229,7 +230,7 @@ class KubernetesExecutor:
         Returns how many were known and not final.
         """
         wanted = [t for k in keys for t in self._launches.all_of(k) if t.phase is not Phase.DONE]
-        known = sum(self._launches.is_newest(tracked) for tracked in wanted)
+        known = sum(tracked.newest for tracked in wanted)
         for tracked in wanted:
             self._revoke(tracked, reason)
         self._redis.run_briefly(self._withdraw)
@@ -243,14 +244,18 @@ class KubernetesExecutor:
         The pods of the final states handed out may go at the next `sync`; with `keep_pods`
         each stays until `let_go`.
         """
-        keys = [k for k in self.event_buffer if dag_ids is None or k.dag_id in dag_ids]
-        for key in keys:
-            tracked = self._undelivered.pop(key, None)
-            if tracked is not None and keep_pods:
+        if dag_ids is None:
+            handed, self.event_buffer = self.event_buffer, {}
+        else:
+            keys = [key for key in self.event_buffer if key.dag_id in dag_ids]
+            handed = {key: self.event_buffer.pop(key) for key in keys}
+        for key in [key for key in self._undelivered if key in handed]:
+            tracked = self._undelivered.pop(key)
+            if keep_pods:
                 self._kept[key] = tracked
-            elif tracked is not None:
+            else:
                 self._departures.over(tracked)
-        return {key: self.event_buffer.pop(key) for key in keys}
+        return handed
 
     def let_go(self, key: TaskKey) -> None:
         """The pod of a final state that was handed out with `keep_pods` may go."""
@@ -266,7 +271,7 @@ class KubernetesExecutor:
     def not_launched(self) -> list[TaskKey]:
         """Tasks of which no pod is known yet."""
         early = (Phase.BUFFERED, Phase.PUBLISHED, Phase.WAITING)
-        return [t.key for t in self._launches if t.phase in early and self._launches.is_newest(t)]
+        return [t.key for t in self._launches if t.phase in early and t.newest]
 
     def waiting(self, key: TaskKey) -> str | None:
         """Why a task has not started, in words; None when it has, or is unknown."""
@@ -336,6 +341,8 @@ class KubernetesExecutor:
         self._secrets.publish()
 
     def _publish(self) -> None:
+        if not self._ready:
+            return
         slots = self.parallelism - len(self.running) if self.parallelism else None
         batch = self._ready.batch(
             self.config.core.publish_batch, slots, self.running, self._monotonic()
@@ -349,11 +356,11 @@ class KubernetesExecutor:
 
     def _published(self, tracked: Tracked) -> None:
         self._ready.discard(tracked)
-        tracked.phase = Phase.PUBLISHED
+        tracked.phase = PUBLISHED
         tracked.attempt_known = True
         first = tracked.published_at is None
         tracked.published_at = self._clock()
-        if self._launches.is_newest(tracked):
+        if tracked.newest:
             self.running.add(tracked.key)
             if first:
                 self.event_buffer[tracked.key] = (QUEUED, tracked.launch_id)
@@ -382,8 +389,8 @@ class KubernetesExecutor:
 
     def _take_results(self) -> None:
         self.scheduler.sync()
-        while self._results:
-            result = self._results.popleft()
+        while not self._results.empty():
+            result = self._results.get()
             if result.event is None:
                 log.error("%s", result.problem, extra={"action": "unreadable-result"})
                 self.scheduler.discard([result.entry])
@@ -397,7 +404,7 @@ class KubernetesExecutor:
             self._unclaimed.add(event.launch, result.entry)
             return
         self.take(tracked, event)
-        if tracked.phase is Phase.DONE and event.final:
+        if tracked.phase is DONE and event.final:
             tracked.entries.append(result.entry)
         else:
             self.scheduler.discard([result.entry])
@@ -405,13 +412,11 @@ class KubernetesExecutor:
     def take(self, tracked: Tracked, event: PodEvent) -> None:
         """Apply one event of a launch, as the state machine says."""
         step = next_step(tracked.view(self.config.core.relaunch_limit, self._clock()), event)
-        if step is Step.IGNORE:
+        if step is IGNORE:
             return
         self._ready.discard(tracked)
-        ran = tracked.phase is Phase.RUNNING
-        tracked.note(event)
-        newest = self._launches.is_newest(tracked)
-        if step is Step.RELAUNCH:
+        runs = tracked.note(event)
+        if step is RELAUNCH:
             log.info(
                 "%s: attempt %d failed before it started (%s); launching again",
                 tracked.key,
@@ -421,15 +426,15 @@ class KubernetesExecutor:
             )
             tracked.become(event.attempt.number + 1)
             self._ready.add(tracked)
-        elif step is Step.NOTE:
-            if newest and event.state is PodState.RUNNING and not ran:
+        elif step is NOTE:
+            if runs and tracked.newest:
                 self.event_buffer[tracked.key] = (RUNNING, tracked.launch_id)
         else:
-            tracked.succeeded = step is Step.SUCCEED
-            self._done(tracked, newest)
+            tracked.succeeded = step is SUCCEED
+            self._done(tracked)
 
-    def _done(self, tracked: Tracked, newest: bool) -> None:
-        if not newest:
+    def _done(self, tracked: Tracked) -> None:
+        if not tracked.newest:
             self._departures.over(tracked)
             return
         state = SUCCESS if tracked.succeeded else FAILED
@@ -463,7 +468,7 @@ class KubernetesExecutor:
     def drop(self, tracked: Tracked, reason: str) -> None:
         """Forget a launch without an event."""
         log.info("%s: dropped: %s", tracked.key, reason, extra={"action": "drop"})
-        newest = self._launches.is_newest(tracked)
+        newest = tracked.newest
         self._ready.discard(tracked)
         self._launches.remove(tracked)
         self._unclaimed.add(tracked.attempt.launch, *tracked.entries)
@@ -483,13 +488,3 @@ class KubernetesExecutor:
         self.event_buffer.pop(tracked.key, None)
         if self._undelivered.pop(tracked.key, None) is not None:
             self._departures.over(older)
-
-
-class _Put:
-    """A deque with the `put` of a queue."""
-
-    def __init__(self, items: deque[Result]) -> None:
-        self._items = items
-
-    def put(self, item: Result) -> None:
-        self._items.append(item)

@@ -151,6 +151,8 @@ class KubernetesExecutorConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The stated keys, JSON-ready and not shared; `from_dict` reads them back."""
+        if self is _NO_OVERRIDES:
+            return {}
         return {
             name: plain_json(value, name)
             for name in _CHECKS

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import orjson
 
 from kbroker import naming
-from kbroker.event import PodEvent
+from kbroker.event import KnownLaunch, PodEvent, no_launch
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
 from kbroker.launch_record import LaunchRecords
@@ -25,6 +25,7 @@ from kbroker.patience import Patience
 from kbroker.redis_client import availability, connect, run
 from kbroker.result_stream import Result, ResultStream, WatchProgress, read_watch
 from kbroker.task import Attempt, Launch, TaskKey
+from kbroker.value import value
 
 # Records looked at in one pipeline.
 _SCANNED_AT_ONCE = 500
@@ -37,7 +38,7 @@ class ResultQueue(Protocol):
         """Take one result."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Job:
     """One launch to publish: its message and the priority queue it goes to."""
 
@@ -68,6 +69,7 @@ class AirflowKubernetesScheduler:
         result_queue: takes the results that `sync` reads.
         executor_id: this executor process.
         own_tasks: the executor's tasks, for `_labels_to_key`.
+        own_launch: finds one of the executor's launches by its name.
         redis: a client to use instead of connecting to `broker.url`.
 
     Every method that talks to Redis raises BrokerUnavailableError when it is away.
@@ -80,6 +82,7 @@ class AirflowKubernetesScheduler:
         executor_id: str,
         *,
         own_tasks: Callable[[], Iterable[TaskKey]] = tuple,
+        own_launch: KnownLaunch = no_launch,
         redis: Any = None,
     ) -> None:
         self.config = config
@@ -94,8 +97,9 @@ class AirflowKubernetesScheduler:
         self.executor_id = executor_id
         self.result_queue = result_queue
         self.lease = Lease(self._redis, self.keys.executor(executor_id), config.core.executor_lease)
-        self._stream = self._make_kube_watcher()
         self._own_tasks = own_tasks
+        self._own_launch = own_launch
+        self._stream = self._make_kube_watcher()
 
     # Launching and deleting.
 
@@ -182,7 +186,8 @@ class AirflowKubernetesScheduler:
 
     def _make_kube_watcher(self) -> ResultStream:
         """The reader of this executor's result stream, from its beginning."""
-        return ResultStream(self._redis, self.keys.results(self.executor_id))
+        key = self.keys.results(self.executor_id)
+        return ResultStream(self._redis, key, self._own_launch)
 
     def _health_check_kube_watcher(
         self, cluster: str | None = None, namespace: str | None = None

@@ -16,28 +16,38 @@ class LaunchRegistry:
     """
 
     def __init__(self) -> None:
-        self._by_launch: dict[Launch, Tracked] = {}
+        # A string remembers its hash, and is compared in C.
+        self._by_digest: dict[str, Tracked] = {}
+        self._by_name: dict[bytes, Launch] = {}
         self._newest: dict[TaskKey, Tracked] = {}
         self._older: dict[TaskKey, list[Tracked]] = {}
 
     def __len__(self) -> int:
-        return len(self._by_launch)
+        return len(self._by_digest)
 
     def __iter__(self) -> Iterator[Tracked]:
-        return iter(list(self._by_launch.values()))
+        return iter(list(self._by_digest.values()))
 
     def add(self, tracked: Tracked) -> Tracked | None:
         """Track a launch as its key's newest; returns the one it replaces, if any."""
         older = self._newest.get(tracked.key)
         if older is not None:
+            older.newest = False
             self._older.setdefault(tracked.key, []).append(older)
-        self._by_launch[tracked.attempt.launch] = tracked
+        launch = tracked.launch
+        self._by_digest[launch.digest] = tracked
+        self._by_name[launch.name] = launch
         self._newest[tracked.key] = tracked
+        tracked.newest = True
         return older
 
     def get(self, launch: Launch) -> Tracked | None:
         """The launch, if it is tracked."""
-        return self._by_launch.get(launch)
+        return self._by_digest.get(launch.digest)
+
+    def named(self, name: bytes) -> Launch | None:
+        """The launch of this name, if it is tracked."""
+        return self._by_name.get(name)
 
     def newest(self, key: TaskKey) -> Tracked | None:
         """The newest launch of a key."""
@@ -50,13 +60,16 @@ class LaunchRegistry:
 
     def is_newest(self, tracked: Tracked) -> bool:
         """Whether this launch speaks for its key."""
-        return self._newest.get(tracked.key) is tracked
+        return tracked.newest
 
     def remove(self, tracked: Tracked) -> None:
         """Forget a launch."""
-        self._by_launch.pop(tracked.attempt.launch, None)
-        if self.is_newest(tracked):
+        launch = tracked.launch
+        self._by_digest.pop(launch.digest, None)
+        self._by_name.pop(launch.name, None)
+        if tracked.newest:
             del self._newest[tracked.key]
+            tracked.newest = False
             return
         older = self._older.get(tracked.key, [])
         if tracked in older:

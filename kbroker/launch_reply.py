@@ -9,6 +9,7 @@ from typing import Any
 from kbroker.event import PodEvent
 from kbroker.result_stream import with_verdict
 from kbroker.task_state import Evidence
+from kbroker.value import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Refused:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Published:
     """The launch is on its queue under this stream id."""
 

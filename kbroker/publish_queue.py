@@ -6,7 +6,7 @@ from collections.abc import Collection
 from itertools import islice
 
 from kbroker.message import LaunchMessage
-from kbroker.task import Launch, TaskKey
+from kbroker.task import TaskKey
 from kbroker.tracked import Tracked
 
 
@@ -14,18 +14,18 @@ class PublishQueue:
     """First in, first out; any launch can be taken out of the middle."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Launch, Tracked] = {}
+        self._waiting: dict[Tracked, None] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, tracked: Tracked) -> None:
         """Append a launch; one that waits already keeps its place."""
-        self._waiting[tracked.attempt.launch] = tracked
+        self._waiting[tracked] = None
 
     def discard(self, tracked: Tracked) -> None:
         """Take a launch out, wherever it stands."""
-        self._waiting.pop(tracked.attempt.launch, None)
+        self._waiting.pop(tracked, None)
 
     def batch(
         self, limit: int, slots: int | None, running: Collection[TaskKey], now: float
@@ -48,8 +48,8 @@ class PublishQueue:
             slots -= 1
             return slots >= 0
 
-        return list(islice(filter(may_go, self._waiting.values()), limit))
+        return list(islice(filter(may_go, self._waiting), limit))
 
     def new(self, running: Collection[TaskKey]) -> dict[TaskKey, LaunchMessage]:
         """What waits for its first publication, by task key."""
-        return {t.key: t.message for t in self._waiting.values() if t.key not in running}
+        return {t.key: t.message for t in self._waiting if t.key not in running}

@@ -41,8 +41,9 @@ class RedisSteps:
 
     def run(self, step: Step) -> bool:
         """Run a step unless Redis is left alone; whether it was carried out."""
-        if self.resting:
-            return False
+        return not self.resting and self._carry_out(step)
+
+    def _carry_out(self, step: Step) -> bool:
         try:
             step()
         except BrokerUnavailableError as error:
@@ -80,7 +81,7 @@ class RedisSteps:
                 if number and self._monotonic() - begun > _BEGIN_WITHIN:
                     self._first = step
                     return
-                if not self.run(step):
+                if not self._carry_out(step):
                     self._first = order[(number + 1) % len(order)]
                     return
         if self.away:

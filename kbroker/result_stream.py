@@ -11,11 +11,12 @@ import redis
 import redis.asyncio
 
 from kbroker.errors import MessageError, NewerSchemaError
-from kbroker.event import BY_STOPPING, Cause, PodEvent
-from kbroker.redis_client import availability
+from kbroker.event import BY_STOPPING, Cause, KnownLaunch, PodEvent, no_launch
+from kbroker.redis_client import Command, availability, exchange, refuse
+from kbroker.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Result:
     """One entry of the result stream.
 
@@ -30,10 +31,12 @@ class Result:
     problem: str = ""
 
 
-def read_result(entry: bytes, fields: Mapping[bytes, bytes]) -> Result:
+def read_result(
+    entry: bytes, fields: Mapping[bytes, bytes], known: KnownLaunch = no_launch
+) -> Result:
     """Read one stream entry; a condemned pod's end takes the cause it was condemned for."""
     try:
-        event = PodEvent.decode(fields.get(b"event", b""))
+        event = PodEvent.decode(fields.get(b"event", b""), known)
     except (MessageError, NewerSchemaError) as error:
         return Result(entry.decode(), None, str(error))
     return Result(entry.decode(), with_verdict(event, fields.get(b"condemned")))
@@ -53,11 +56,13 @@ class ResultStream:
     Args:
         client: connection to Redis.
         key: full name of the stream.
+        known: see `PodEvent.decode`.
     """
 
-    def __init__(self, client: redis.Redis, key: str) -> None:
+    def __init__(self, client: redis.Redis, key: str, known: KnownLaunch = no_launch) -> None:
         self._client = client
         self._key = key
+        self._known = known
         self._cursor = "0"
         self._spent: list[str] = []
 
@@ -67,16 +72,19 @@ class ResultStream:
         Raises:
             BrokerUnavailableError: Redis is away.
         """
-        pipe = self._client.pipeline(transaction=False)
+        commands: list[Command] = [("XREAD", "COUNT", count, "STREAMS", self._key, self._cursor)]
         if self._spent:
-            pipe.xdel(self._key, *self._spent)
-        pipe.xread({self._key: self._cursor}, count=count)
+            commands.insert(0, ("XDEL", self._key, *self._spent))
         with availability():
-            reply: Any = pipe.execute()[-1]
+            replies = exchange(self._client, commands)
+            refuse(replies)
         self._spent = []
-        if not reply:
-            return []
-        results = [read_result(entry, fields) for entry, fields in reply[0][1]]
+        # RESP2 has a list of names and entries here, RESP3 a map.
+        results = [
+            read_result(entry, _pairs(fields), self._known)
+            for entries in dict(replies[-1] or ()).values()
+            for entry, fields in entries
+        ]
         if results:
             self._cursor = results[-1].entry
         return results
@@ -109,6 +117,12 @@ class ResultStream:
         """
         with availability():
             self._client.delete(self._key)
+
+
+def _pairs(fields: Iterable[bytes]) -> dict[bytes, bytes]:
+    """A map of what Redis tells as name, value, name, value."""
+    one_by_one = iter(fields)
+    return dict(zip(one_by_one, one_by_one, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from kbroker.errors import TaskError
+from kbroker.value import value
 
 
 def _text(owner: str, name: str, value: object) -> str:
@@ -59,8 +60,9 @@ class TaskKey:
     logical_date: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("dag_id", "task_id", "run_id"):
-            _text("task key", name, getattr(self, name))
+        _text("task key", "dag_id", self.dag_id)
+        _text("task key", "task_id", self.task_id)
+        _text("task key", "run_id", self.run_id)
         _number("task key", "try_number", self.try_number, 0)
         _number("task key", "map_index", self.map_index, -1)
         if self.logical_date is not None:
@@ -91,7 +93,7 @@ class TaskKey:
         return cls(*parts)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Launch:
     """One queueing of a task try in one deployment: the unit that runs at most once.
 
@@ -116,15 +118,20 @@ class Launch:
         """40 hex digits that name this launch's record in Redis."""
         if not self._digest:
             digest = _sha256(self.deployment, self.key, self.launch_id)[:40]
-            object.__setattr__(self, "_digest", digest)
+            self._digest = digest  # type: ignore[misc]
         return self._digest
+
+    @property
+    def name(self) -> bytes:
+        """Everything that the launch is called, as JSON; see `name_of`."""
+        return name_of(self.deployment, self.key.as_list(), self.launch_id)
 
     def attempt(self, number: int) -> Attempt:
         """The `number`-th attempt (from 1) of this launch."""
         return Attempt(self, number)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """One pod's identity: the launch and how often it was launched, from 1."""
 
@@ -141,12 +148,20 @@ class Attempt:
         if not self._digest:
             launch = self.launch
             digest = _sha256(launch.deployment, launch.key, launch.launch_id, self.number)
-            object.__setattr__(self, "_digest", digest)
+            self._digest = digest  # type: ignore[misc]
         return self._digest
 
     def next(self) -> Attempt:
         """The attempt that follows this one."""
         return replace(self, number=self.number + 1)
+
+
+def name_of(deployment: object, key: object, launch_id: object) -> bytes:
+    """A launch as somebody's JSON calls it, unchecked; equal to a launch's `name` if it is that.
+
+    No two values of JSON, 1 and true for one, have the same name.
+    """
+    return orjson.dumps([deployment, launch_id, key])
 
 
 def _sha256(deployment: str, key: TaskKey, *rest: str | int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kbroker.errors import TaskError
-from kbroker.event import Cause, Outcome, PodEvent, PodState
+from kbroker.event import Cause, Outcome, PodEvent
 from kbroker.executor_config import KubernetesExecutorConfig
 from kbroker.kube_config import KubeConfig
 from kbroker.message import (
@@ -16,7 +16,7 @@ from kbroker.message import (
     check_command,
 )
 from kbroker.task import Attempt, Launch, TaskKey
-from kbroker.task_state import PHASE_OF, Phase, View
+from kbroker.task_state import BUFFERED, PHASE_OF, RUNNING, Phase, View
 
 
 @dataclass(slots=True, eq=False)
@@ -31,35 +31,42 @@ class Tracked:
         attempt_known: False after an adoption, until Redis or a publication says which.
         published_at: when it went to the broker, seconds since the epoch.
         last: the last event applied.
+        uid: of the present attempt's pod, if one was seen.
         launched_at: when its pod was first seen.
         started_at: when its container started.
         entries: ids of result stream entries to delete at the end.
         not_before: monotonic time before which it is not published (again).
         succeeded: its final state, once it is known.
+        newest: whether it speaks for its key, which `LaunchRegistry` decides.
+        launch: which launch it is, for all attempts.
+        key: the task key.
     """
 
     message: LaunchMessage
     priority: str
     queued_at: float
-    phase: Phase = Phase.BUFFERED
+    phase: Phase = BUFFERED
     attempt_known: bool = True
     published_at: float | None = None
     last: PodEvent | None = None
+    uid: str | None = None
     launched_at: float | None = None
     started_at: float | None = None
     entries: list[str] = field(default_factory=list)
     not_before: float = 0.0
     succeeded: bool | None = None
+    newest: bool = False
+    launch: Launch = field(init=False)
+    key: TaskKey = field(init=False)
 
-    @property
-    def key(self) -> TaskKey:
-        """The task key."""
-        return self.message.attempt.launch.key
+    def __post_init__(self) -> None:
+        self.launch = self.message.attempt.launch
+        self.key = self.launch.key
 
     @property
     def launch_id(self) -> str:
         """The launch id."""
-        return self.message.attempt.launch.launch_id
+        return self.launch.launch_id
 
     @property
     def attempt(self) -> Attempt:
@@ -79,12 +86,6 @@ class Tracked:
         return self.last
 
     @property
-    def uid(self) -> str | None:
-        """The uid of the present attempt's pod, if one was seen."""
-        last = self.last_of_attempt
-        return None if last is None else last.uid
-
-    @property
     def waiting(self) -> str | None:
         """Why it has not started, in words; None when it has."""
         if self.phase is Phase.BUFFERED:
@@ -98,30 +99,31 @@ class Tracked:
     def view(self, relaunch_limit: int, now: float) -> View:
         """What the rules need to know; `now` is in seconds since the epoch."""
         expires = self.message.expires_at
-        return View(
-            phase=self.phase,
-            attempt=self.attempt.number,
-            uid=self.uid,
-            relaunch_limit=relaunch_limit,
-            expired=expires is not None and now * 1000 > expires,
-        )
+        expired = expires is not None and now * 1000 > expires
+        return View(self.phase, self.attempt.number, self.uid, relaunch_limit, expired)
 
-    def note(self, event: PodEvent) -> None:
-        """Take in an event of the present or a later attempt."""
+    def note(self, event: PodEvent) -> bool:
+        """Take in an event of the present or a later attempt; whether it says that it runs now."""
+        ran = self.phase is RUNNING
         if event.attempt.number != self.attempt.number:
             self.become(event.attempt.number)
         self.attempt_known = True
         self.last = event
+        self.uid = event.uid
         self.phase = PHASE_OF[event.state]
         if event.uid is not None and self.launched_at is None:
             self.launched_at = event.at
-        if event.state is PodState.RUNNING and self.started_at is None:
+        if self.phase is not RUNNING:
+            return False
+        if self.started_at is None:
             self.started_at = event.at
+        return not ran
 
     def become(self, number: int) -> None:
         """Turn to another attempt, which is not on the broker yet."""
         self.message = self.message.for_attempt(number)
-        self.phase = Phase.BUFFERED
+        self.phase = BUFFERED
+        self.uid = None
         self.launched_at = self.started_at = None
 
     def outcome(self, now: float) -> Outcome:

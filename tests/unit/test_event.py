@@ -48,6 +48,42 @@ def test_an_event_comes_back_whole(event: PodEvent) -> None:
     assert back.launch.key.logical_date == event.launch.key.logical_date
 
 
+@given(EVENTS)
+def test_the_launch_of_an_event_may_be_known(event: PodEvent) -> None:
+    launches = {event.launch.name: event.launch}
+    back = PodEvent.decode(event.encode(), launches.get)
+    assert back == event
+    assert back.launch is event.launch
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("key", ["dag", "task", "run", True, -1], "try_number must be an integer"),
+        ("key", ["dag", "task", "run", 1.0, -1], "try_number must be an integer"),
+        ("key", ["dag", "task", "run", 1, -1, 7], "logical_date must be a string"),
+        ("launch_id", 1, "launch_id must be a string"),
+        ("attempt", True, "number must be an integer"),
+        ("attempt", 0, "number must be from 1"),
+    ],
+)
+def test_what_is_only_like_a_known_launch_is_checked(field: str, value, error: str) -> None:
+    """To Python 1, 1.0 and true are equal."""
+    launches = {EVENT.launch.name: EVENT.launch}
+    fields = {**orjson.loads(EVENT.encode()), field: value}
+    with pytest.raises(MessageError, match=error):
+        PodEvent.decode(orjson.dumps(fields), launches.get)
+
+
+def test_a_logical_date_is_the_one_that_the_event_says() -> None:
+    launches = {EVENT.launch.name: EVENT.launch}
+    fields = orjson.loads(EVENT.encode())
+    fields["key"].append("2026-01-01")
+    back = PodEvent.decode(orjson.dumps(fields), launches.get)
+    assert back.launch == EVENT.launch
+    assert back.launch.key.logical_date == "2026-01-01"
+
+
 def test_versions_are_strings_in_json() -> None:
     """Other readers lose the last digits of large numbers."""
     fields = orjson.loads(EVENT.encode())

@@ -19,9 +19,10 @@ EVENT = PodEvent(
 )
 
 
-@pytest.fixture
-def redis() -> fakeredis.FakeStrictRedis:
-    client = fakeredis.FakeStrictRedis()
+@pytest.fixture(params=[2, 3])
+def redis(request: pytest.FixtureRequest) -> fakeredis.FakeStrictRedis:
+    """A scheduler may bring a client of its own, of either protocol."""
+    client = fakeredis.FakeStrictRedis(protocol=request.param)
     for number in range(1, 4):
         client.xadd(KEY, {"event": EVENT.encode()}, id=f"{number}-0")
     return client

@@ -40,7 +40,7 @@ def event(state: PodState, attempt: int = 1, **values) -> PodEvent:
 
 
 def view(phase: Phase = Phase.PUBLISHED, **values) -> View:
-    return View(phase, 1, None, 3)._replace(**values)
+    return replace(View(phase, 1, None, 3), **values)
 
 
 # Of which pod, and where the launch stands → what follows from waiting, pending, running,
