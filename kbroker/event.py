@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +10,7 @@ import orjson
 
 from kbroker.errors import KbrokerError, MessageError, NewerSchemaError
 from kbroker.task import Attempt, Launch, TaskKey, name_of
-from kbroker.value import value
+from kbroker.value import Value
 
 SCHEMA = 1
 
@@ -79,8 +78,7 @@ def no_launch(_name: bytes) -> None:
     """For who knows none."""
 
 
-@value
-class PodEvent:
+class PodEvent(Value, frozen=True):
     """The state of one attempt, seen at one resource version.
 
     Attributes:
@@ -130,7 +128,7 @@ class PodEvent:
 
     def because(self, cause: Cause, message: str | None) -> PodEvent:
         """The same event with another cause."""
-        return replace(self, cause=cause, message=message)
+        return self.changed(cause=cause, message=message)
 
     def encode(self) -> bytes:
         """JSON, as it stands in the result stream and in the picture of pods."""
@@ -206,8 +204,7 @@ def vanished(last: PodEvent, version: int) -> PodEvent:
         last: its last event.
         version: resource version of the list.
     """
-    return replace(
-        last,
+    return last.changed(
         state=PodState.FAILED,
         resource_version=version,
         started=Started.YES if last.state is PodState.RUNNING else Started.UNKNOWN,
@@ -218,8 +215,7 @@ def vanished(last: PodEvent, version: int) -> PodEvent:
     )
 
 
-@value
-class Outcome:
+class Outcome(Value, frozen=True):
     """How a launch ended: the `info` of a final state in the event buffer.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from kbroker.event import PodEvent
@@ -74,7 +73,7 @@ class QueueSink:
         """What is known stays known; versions of another generation say nothing."""
         if new_generation:
             pods = self._pods.items()
-            self._pods = {name: replace(event, resource_version=0) for name, event in pods}
+            self._pods = {name: event.changed(resource_version=0) for name, event in pods}
 
     async def synced(self, version: int) -> None:
         """A queue keeps no checkpoint."""

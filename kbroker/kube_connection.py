@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import httptools
+
+from kbroker.value import Value
 
 # What tells where the body ends.
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Value, frozen=True):
     """What the API server answered.
 
     Attributes:

@@ -25,7 +25,7 @@ from kbroker.patience import Patience
 from kbroker.redis_client import availability, connect, run
 from kbroker.result_stream import Result, ResultStream, WatchProgress, read_watch
 from kbroker.task import Attempt, Launch, TaskKey
-from kbroker.value import value
+from kbroker.value import Value
 
 # Records looked at in one pipeline.
 _SCANNED_AT_ONCE = 500
@@ -38,8 +38,7 @@ class ResultQueue(Protocol):
         """Take one result."""
 
 
-@value
-class Job:
+class Job(Value, frozen=True):
     """One launch to publish: its message and the priority queue it goes to."""
 
     message: LaunchMessage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from kbroker.event import Cause, PodEvent
@@ -35,7 +34,7 @@ def not_ready(problem: str) -> str:
 def since(event: PodEvent, moment: int) -> PodEvent:
     """The event with since when (ms) it waits: the same text at every look, so told once."""
     start = datetime.fromtimestamp(moment / 1000, UTC).isoformat(timespec="seconds")
-    return replace(event, message=f"{event.message} (waiting since {start})")
+    return event.changed(message=f"{event.message} (waiting since {start})")
 
 
 def held_by(pod: Pod) -> str:

@@ -9,19 +9,17 @@ from typing import Any
 from kbroker.event import PodEvent
 from kbroker.result_stream import with_verdict
 from kbroker.task_state import Evidence
-from kbroker.value import value
+from kbroker.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Value, frozen=True):
     """Permission to create: until `create_before`; both in ms by Redis' clock."""
 
     create_before: int
     now: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Value, frozen=True):
     """No permission.
 
     Attributes:
@@ -39,8 +37,7 @@ class Refused:
     detail: str = ""
 
 
-@value
-class Published:
+class Published(Value, frozen=True):
     """The launch is on its queue under this stream id."""
 
     entry: str

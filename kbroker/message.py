@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
+
+import msgspec
 
 from kbroker.errors import KbrokerError, MessageError, NewerSchemaError, TaskError
 from kbroker.event import Cause
 from kbroker.task import Attempt, Launch, TaskKey
-from kbroker.value import value
+from kbroker.value import Value
 
 SCHEMA = 1
 OLDEST_SCHEMA = 1
@@ -38,8 +39,7 @@ def check_command(command: object) -> tuple[str, ...]:
     return tuple(command)
 
 
-@value
-class LaunchMessage:
+class LaunchMessage(Value, frozen=True):
     """Create this attempt's pod, if its record still grants it.
 
     Attributes:
@@ -54,19 +54,21 @@ class LaunchMessage:
         traceparent: W3C trace context of the publisher.
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"command", "executor_config"})
+
     attempt: Attempt
     executor_id: str
     cluster: str
     namespace: str
-    command: tuple[str, ...] = field(repr=False)
-    executor_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    command: tuple[str, ...]
+    executor_config: Mapping[str, Any] = msgspec.field(default_factory=dict)
     enqueued_at: int = 0
     expires_at: int | None = None
     traceparent: str | None = None
 
     def for_attempt(self, number: int) -> LaunchMessage:
         """The same message for another attempt."""
-        return replace(self, attempt=self.attempt.launch.attempt(number))
+        return self.changed(attempt=self.attempt.launch.attempt(number))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, as it stands in the queue."""
@@ -113,8 +115,7 @@ class LaunchMessage:
             )
 
 
-@value
-class LaunchRequest:
+class LaunchRequest(Value, frozen=True):
     """What a scheduler asks of an executor: run this command for this task.
 
     Attributes:
@@ -127,11 +128,13 @@ class LaunchRequest:
             leaves it to `core.launch_timeout`.
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"command", "executor_config"})
+
     key: TaskKey
-    command: Sequence[str] = field(repr=False)
+    command: Sequence[str]
     launch_id: str
     queue: str | None = None
-    executor_config: Mapping[str, Any] | None = field(default=None, repr=False)
+    executor_config: Mapping[str, Any] | None = None
     expires_at: float | None = None
 
 
@@ -147,8 +150,7 @@ class Removal(StrEnum):
 DELETE, RELEASE, STOP = Removal
 
 
-@value
-class DeleteMessage:
+class DeleteMessage(Value, frozen=True):
     """Remove one pod, exactly this one.
 
     Attributes:
@@ -218,8 +220,7 @@ class DeleteMessage:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class SecretMessage:
+class SecretMessage(Value, frozen=True):
     """Create or replace the Secret of one service account key; its content is no part of this.
 
     Attributes:

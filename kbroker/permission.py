@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import redis.asyncio
 
@@ -14,10 +13,10 @@ from kbroker.message import LaunchMessage
 from kbroker.redis_client import Call, run_async
 from kbroker.rooms import Rooms
 from kbroker.shared_pace import Moment, SharedPace
+from kbroker.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Permission:
+class Permission(Value, frozen=True):
     """What a grant allows, on both clocks.
 
     Attributes:
@@ -41,8 +40,7 @@ class Permission:
         return self.now + int((monotonic - self.heard) * 1000)
 
 
-@dataclass(frozen=True, slots=True)
-class NoRoom:
+class NoRoom(Value, frozen=True):
     """It would be permitted, but another launch looks for room in its namespace.
 
     Attributes:
@@ -151,4 +149,4 @@ def _in_full(
 ) -> Permission | NoRoom | Refused:
     if not isinstance(found, Permission):
         return found
-    return replace(found, full=why) if may else NoRoom(found, why)
+    return found.changed(full=why) if may else NoRoom(found, why)

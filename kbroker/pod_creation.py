@@ -292,7 +292,7 @@ class PodCreation:
         if launch.message.expires_at is not None:
             delay = min(delay, max(0.0, launch.message.expires_at - now) / 1000 + _MARGIN)
         parked = self._parked(launch.item, event, now, launch.maybe_until, delay=delay)
-        return replace(parked, no_room=why if asked else "")
+        return parked.changed(no_room=why if asked else "")
 
     def _await_proof(self, launch: _Launch, why: str) -> Park:
         now = launch.permission.time(self._calls.monotonic())
@@ -312,7 +312,7 @@ class PodCreation:
         maybe_until: int,
         delay: float | None = None,
     ) -> Park:
-        parking = replace(item.parking.again(now), maybe_until=maybe_until)
+        parking = item.parking.again(now).changed(maybe_until=maybe_until)
         if delay is None:
             delay = park_delay(item.parking.times, self._settings, self._rng)
         event = launch_reasons.since(event, parking.since)

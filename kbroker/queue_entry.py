@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from kbroker.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class QueueEntry:
+class QueueEntry(Value, frozen=True):
     """One message of a batch.
 
     Attributes:
@@ -21,13 +22,15 @@ class QueueEntry:
         raw: the message as it stands in the queue.
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"args", "kwargs", "raw"})
+
     id: str
     queue: str
     actor: str
-    args: tuple[Any, ...] = field(repr=False)  # holds commands, which no log may show
-    kwargs: dict[str, Any] = field(repr=False)
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     deliveries: int
-    raw: bytes = field(repr=False)
+    raw: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
@@ -163,7 +162,7 @@ class Reconciliation:
         if last.attempt.number < tracked.attempt.number or (
             last.attempt == tracked.attempt and tracked.uid is not None
         ):
-            last = replace(last, attempt=tracked.attempt, uid=tracked.uid)
+            last = last.changed(attempt=tracked.attempt, uid=tracked.uid)
         self._owner.take(tracked, last)
 
     def _repair(self, tracked: Tracked, seen: Evidence) -> None:
@@ -186,8 +185,8 @@ class Reconciliation:
 def _dead(tracked: Tracked, last: PodEvent | None) -> PodEvent:
     reason = last.message if last is not None else None
     if last is not None:
-        return replace(
-            last, state=PodState.FAILED, started=Started.NEVER, cause=Cause.DEAD, message=reason
+        return last.changed(
+            state=PodState.FAILED, started=Started.NEVER, cause=Cause.DEAD, message=reason
         )
     cluster, namespace = tracked.place
     return PodEvent(

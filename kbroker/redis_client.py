@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -24,7 +24,7 @@ from redis import exceptions
 from kbroker.errors import BrokerUnavailableError, ConfigError
 from kbroker.patience import Patience, patient
 from kbroker.spare_connection import SparePool
-from kbroker.value import value
+from kbroker.value import Value
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
@@ -141,13 +141,14 @@ def _lua(name: str) -> str:
     return (files("kbroker") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
-@value
-class Call(Generic[T]):
+class Call(Value, Generic[T], frozen=True):
     """One run of a script: what goes in, and how to read what comes out."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"args"})
 
     script: Script
     keys: tuple[str, ...]
-    args: tuple[Argument, ...] = field(repr=False)
+    args: tuple[Argument, ...]
     read: Callable[[Any], T]
 
     def like(self, other: Call[Any]) -> bool:

@@ -13,11 +13,10 @@ import redis.asyncio
 from kbroker.errors import MessageError, NewerSchemaError
 from kbroker.event import BY_STOPPING, Cause, KnownLaunch, PodEvent, no_launch
 from kbroker.redis_client import Command, availability, exchange, refuse
-from kbroker.value import value
+from kbroker.value import Value
 
 
-@value
-class Result:
+class Result(Value, frozen=True):
     """One entry of the result stream.
 
     Attributes:

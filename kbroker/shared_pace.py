@@ -16,7 +16,6 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,6 +27,7 @@ from kbroker.keys import RedisKeys
 from kbroker.pace import Counts, Curve, Lane
 from kbroker.pace_lane import PaceLane, Slots
 from kbroker.redis_client import Call, run_async, script
+from kbroker.value import Value
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ _JITTER = 0.05
 _NOTHING = Counts(0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Value, frozen=True):
     """What Redis says; times in ms by its clock.
 
     Attributes:

@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 from kbroker.errors import BrokerUnavailableError
 from kbroker.keys import LAUNCHERS_GROUP
 from kbroker.redis_client import Argument, Call, availability, run, script
+from kbroker.value import Value
 
 T = TypeVar("T")
 
@@ -28,8 +29,7 @@ _FORGET_AFTER_MS = 3_600_000
 _RELEASED_MS = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Value, frozen=True):
     """One entry as it is handed to this consumer.
 
     Attributes:

@@ -9,13 +9,13 @@ after infrastructure failures.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import orjson
+from msgspec.structs import force_setattr
 
 from kbroker.errors import TaskError
-from kbroker.value import value
+from kbroker.value import Value
 
 
 def _text(owner: str, name: str, value: object) -> str:
@@ -40,8 +40,7 @@ def _number(owner: str, name: str, value: object, least: int) -> int:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class TaskKey:
+class TaskKey(Value, frozen=True):
     """A task try as the scheduler knows it.
 
     `logical_date` (ISO 8601) travels along where the scheduler has one; it is
@@ -57,7 +56,7 @@ class TaskKey:
     run_id: str
     try_number: int = 1
     map_index: int = -1
-    logical_date: str | None = field(default=None, compare=False)
+    logical_date: str | None = None
 
     def __post_init__(self) -> None:
         _text("task key", "dag_id", self.dag_id)
@@ -67,6 +66,17 @@ class TaskKey:
         _number("task key", "map_index", self.map_index, -1)
         if self.logical_date is not None:
             _text("task key", "logical_date", self.logical_date)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TaskKey):
+            return NotImplemented
+        return (
+            self.task_id == other.task_id
+            and self.run_id == other.run_id
+            and self.map_index == other.map_index
+            and self.dag_id == other.dag_id
+            and self.try_number == other.try_number
+        )
 
     def __hash__(self) -> int:
         # These tell most keys apart, and an executor looks up dozens of times per task.
@@ -93,22 +103,32 @@ class TaskKey:
         return cls(*parts)
 
 
-@value
-class Launch:
+class Launch(Value, frozen=True):
     """One queueing of a task try in one deployment: the unit that runs at most once.
 
     Raises:
         TaskError: the deployment or the launch id is empty or not valid Unicode.
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"_digest"})
+
     deployment: str
     key: TaskKey
     launch_id: str
-    _digest: str = field(init=False, repr=False, compare=False, default="")
+    _digest: str = ""
 
     def __post_init__(self) -> None:
         _text("launch", "deployment", self.deployment)
         _text("launch", "launch_id", self.launch_id)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Launch):
+            return NotImplemented
+        return (
+            self.launch_id == other.launch_id
+            and self.key == other.key
+            and self.deployment == other.deployment
+        )
 
     def __hash__(self) -> int:
         return hash(self.launch_id)  # it is all but unique, and a string remembers its hash
@@ -118,8 +138,12 @@ class Launch:
         """40 hex digits that name this launch's record in Redis."""
         if not self._digest:
             digest = _sha256(self.deployment, self.key, self.launch_id)[:40]
-            self._digest = digest  # type: ignore[misc]
+            force_setattr(self, "_digest", digest)
         return self._digest
+
+    def changed(self, **fields: Any) -> Self:
+        """Another launch, with these fields; it has another digest."""
+        return super().changed(**fields, _digest="")
 
     @property
     def name(self) -> bytes:
@@ -131,16 +155,25 @@ class Launch:
         return Attempt(self, number)
 
 
-@value
-class Attempt:
+class Attempt(Value, frozen=True):
     """One pod's identity: the launch and how often it was launched, from 1."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"_digest"})
 
     launch: Launch
     number: int
-    _digest: str = field(init=False, repr=False, compare=False, default="")
+    _digest: str = ""
 
     def __post_init__(self) -> None:
         _number("attempt", "number", self.number, 1)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Attempt):
+            return NotImplemented
+        return self.number == other.number and self.launch == other.launch
+
+    def __hash__(self) -> int:
+        return hash((self.launch, self.number))
 
     @property
     def digest(self) -> str:
@@ -148,12 +181,16 @@ class Attempt:
         if not self._digest:
             launch = self.launch
             digest = _sha256(launch.deployment, launch.key, launch.launch_id, self.number)
-            self._digest = digest  # type: ignore[misc]
+            force_setattr(self, "_digest", digest)
         return self._digest
 
     def next(self) -> Attempt:
         """The attempt that follows this one."""
-        return replace(self, number=self.number + 1)
+        return self.launch.attempt(self.number + 1)
+
+    def changed(self, **fields: Any) -> Self:
+        """Another attempt, with these fields; it has another digest."""
+        return super().changed(**fields, _digest="")
 
 
 def name_of(deployment: object, key: object, launch_id: object) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kbroker.event import Cause, PodEvent, PodState, Started
-from kbroker.value import value
+from kbroker.value import Value
 
 # A bookmark may have been under way for a moment before it proved anything.
 PICTURE_MARGIN_MS = 2_000
@@ -102,8 +102,7 @@ PHASE_OF = {
 }
 
 
-@value
-class View:
+class View(Value, frozen=True):
     """What the executor knows of a launch.
 
     Attributes:

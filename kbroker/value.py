@@ -1,17 +1,32 @@
-"""What the classes of values have in common that are made several times for every task."""
+"""Values that are made several times for every task: never changed, compared by what they say."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self
 
-T = TypeVar("T")
+import msgspec
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def value(kind: type[T]) -> type[T]:
-    """Make a class a dataclass with slots that is never changed: mypy sees to it.
+class Value(msgspec.Struct, frozen=True):
+    """What they have in common.
 
-    Were it frozen, Python would, and take five times as long to make one.
+    msgspec makes one in C. A frozen dataclass takes ten times as long, and every task has dozens.
+
+    Attributes:
+        HIDDEN: fields that do not show: they are secret, or say nothing.
     """
-    return dataclass(slots=True, unsafe_hash="__hash__" not in vars(kind))(kind)
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset()
+
+    def __repr__(self) -> str:
+        shown = (n for n in self.__struct_fields__ if n not in self.HIDDEN)
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        return f"{type(self).__name__}({fields})"
+
+    def changed(self, **fields: Any) -> Self:
+        """The same with other values in these fields.
+
+        Raises:
+            TypeError: there is no such field.
+        """
+        return msgspec.structs.replace(self, **fields)

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from kbroker import naming
@@ -267,8 +266,7 @@ class KubernetesJobWatcher:
                 self.table.note(event, "", self._clock())
                 continue
             if pod.uid in existing:
-                event = replace(
-                    event,
+                event = event.changed(
                     started=Started.UNKNOWN,
                     message=f"pod {pod.name} lost its kbroker labels and is out of sight",
                 )

@@ -8,8 +8,7 @@ way it is worked on alike and ends in exactly one of the outcomes below, which
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import orjson
 
@@ -22,14 +21,14 @@ from kbroker.queue_entry import QueueEntry
 from kbroker.redis_client import Call
 from kbroker.rooms import Rooms
 from kbroker.task import Launch, TaskKey
+from kbroker.value import Value
 
 M = TypeVar("M", DeleteMessage, SecretMessage)
 
 _PARKING = "parked"
 
 
-@dataclass(frozen=True, slots=True)
-class Parking:
+class Parking(Value, frozen=True):
     """A message's history in the parked set; times in ms by Redis' clock.
 
     Attributes:
@@ -51,16 +50,15 @@ class Parking:
         fields = body.get(_PARKING) if isinstance(body, dict) else None
         if not isinstance(fields, dict):
             return cls()
-        known = {name: fields.get(name, 0) for name in cls.__slots__}
+        known = {name: fields.get(name, 0) for name in cls.__struct_fields__}
         return cls(**{n: v if isinstance(v, int) else 0 for n, v in known.items()})
 
     def again(self, now: int) -> Parking:
         """Parked once more at `now`."""
-        return replace(self, times=self.times + 1, since=self.since or now)
+        return self.changed(times=self.times + 1, since=self.since or now)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkItem:
+class WorkItem(Value, frozen=True):
     """A message to work on.
 
     Attributes:
@@ -72,10 +70,12 @@ class WorkItem:
         parking: its history in the parked set.
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"body", "raw"})
+
     id: str
     queue: str
-    body: object = field(repr=False)
-    raw: bytes = field(repr=False)
+    body: object
+    raw: bytes
     deliveries: int = 1
     parking: Parking = Parking()
 
@@ -113,18 +113,16 @@ class WorkItem:
 
     def payload(self, parking: Parking) -> bytes:
         """The message as it is parked."""
-        history = {name: getattr(parking, name) for name in Parking.__slots__}
+        history = {name: getattr(parking, name) for name in Parking.__struct_fields__}
         body = self.body if isinstance(self.body, dict) else {}
         return orjson.dumps({**body, _PARKING: history})
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Value, frozen=True):
     """Nothing more is to be done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Value, frozen=True):
     """The owner is told how the launch stands.
 
     Attributes:
@@ -136,8 +134,7 @@ class Report:
     found_room: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(Value, frozen=True):
     """It waits for `delay` seconds under the name `item`.
 
     Attributes:
@@ -156,8 +153,7 @@ class Park:
     no_room: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Value, frozen=True):
     """It stays on its queue, uncounted, for another launcher or a later time.
 
     Attributes:
@@ -167,8 +163,7 @@ class Leave:
     event: PodEvent | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(Value, frozen=True):
     """It cannot be processed: it goes to the dead stream.
 
     Attributes:
@@ -295,7 +290,7 @@ def set_back(
     item: WorkItem, cluster: str, limit: int, delay: float, error: Exception
 ) -> Park | Bury:
     """A parked message that could not be worked on waits again, `limit` times at most."""
-    parking = replace(item.parking, failures=item.parking.failures + 1)
+    parking = item.parking.changed(failures=item.parking.failures + 1)
     if parking.failures > limit:
         return dead(item, cluster, f"failed {parking.failures} times, last with: {error!r}")
     # Without its event the item is not looked up in its record: it stays as it is.
@@ -318,7 +313,7 @@ def waiting(message: LaunchMessage, cause: Cause, why: str) -> PodEvent:
 
 def failed(message: LaunchMessage, cause: Cause, why: str) -> PodEvent:
     """No pod, and there will be none."""
-    return replace(waiting(message, cause, why), state=PodState.FAILED)
+    return waiting(message, cause, why).changed(state=PodState.FAILED)
 
 
 def _envelope_failed(body: object, cluster: str, reason: str) -> PodEvent | None:

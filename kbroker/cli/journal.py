@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from kbroker.cli.task_file import TaskSpec
@@ -169,7 +170,7 @@ class Journal:
                 "number": number,
                 "state": state,
                 "retry_at": retry_at,
-                "outcome": asdict(outcome),
+                "outcome": msgspec.structs.asdict(outcome),
             }
         )
 

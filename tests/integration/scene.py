@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -129,7 +128,7 @@ class Scene:
             resource_version=self.version,
             at=time.time(),
         )
-        return replace(event, **values)
+        return event.changed(**values)
 
     def report(self, event: PodEvent) -> str:
         """A launcher says what it found."""

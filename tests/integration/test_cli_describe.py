@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -66,7 +65,7 @@ def test_in_hand_parked_and_dead(scene: Scene, attempt: Attempt, cli: Cli) -> No
     scene.redis.xreadgroup(LAUNCHERS_GROUP, "l-1", {queue: ">"}, count=1)
     assert re.fullmatch(r"Launcher l-1 has it in hand for \d+ s\.", told(cli)["why"])
     event = scene.pod(attempt, PodState.WAITING, uid=None, resource_version=0)
-    event = replace(event, cause=Cause.QUOTA, message="no room in the namespace")
+    event = event.changed(cause=Cause.QUOTA, message="no room in the namespace")
     entry = scene.record(attempt)["entry"]
     call = scene.records.park(
         "default", launch_item(attempt), b"{}", 60.0, entry=(queue, entry), event=event
@@ -150,7 +149,7 @@ def test_without_watcher_and_executor(scene: Scene, attempt: Attempt, cli: Cli) 
 
 def test_the_newest_and_of_a_run(scene: Scene, attempt: Attempt, cli: Cli) -> None:
     executor = scene.executor("exec-2")
-    later = replace(key(), run_id="run-2")
+    later = key().changed(run_id="run-2")
     scene.redis.hincrby(scene.keys.task(attempt.launch.digest), "published_at", -1000)
     executor.execute_async(later, ["true"], launch_id="l-later")
     executor.heartbeat()

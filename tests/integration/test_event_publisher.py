@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -24,7 +23,7 @@ KEYS = RedisKeys()
 RECORDS = Records(KEYS, 60.0, 30.0)
 ATTEMPT = Launch("kbroker", TaskKey("dag", "task", "run"), "launch-1").attempt(1)
 EVENT = PodEvent(ATTEMPT, *PLACE, "pod-1", PodState.PENDING, uid="u1", resource_version=5)
-DONE = replace(EVENT, state=PodState.SUCCEEDED, resource_version=9)
+DONE = EVENT.changed(state=PodState.SUCCEEDED, resource_version=9)
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ async def test_flush_applies_in_order_what_was_put(
     publisher: EventPublisher, db: redis.Redis
 ) -> None:
     publish(db)
-    events = [replace(EVENT, resource_version=n, message=f"waits {n}") for n in range(5, 1205)]
+    events = [EVENT.changed(resource_version=n, message=f"waits {n}") for n in range(5, 1205)]
     for event in events:
         publisher.put(event)
     assert not db.exists(KEYS.results("e"))
@@ -117,7 +116,7 @@ async def test_condemned_pods_are_to_be_stopped(publisher: EventPublisher, db: r
 
 
 async def test_owners(publisher: EventPublisher, db: redis.Redis) -> None:
-    other = replace(DONE, attempt=Launch("kbroker", TaskKey("d", "t", "r"), "l").attempt(1))
+    other = DONE.changed(attempt=Launch("kbroker", TaskKey("d", "t", "r"), "l").attempt(1))
     publish(db)
     # The record knows better than the annotation.
     assert await publisher.owners([(DONE, "gone"), (other, "gone"), (other, "")]) == [

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -712,7 +711,7 @@ async def test_garbage_with_a_readable_envelope_fails_its_task() -> None:
     world = World(create=[MINE])
     entry = world.publish()
     body = {**entry.args[0], "command": "not a list"}
-    await world.launcher.launch([replace(entry, args=(body,))])
+    await world.launcher.launch([entry.changed(args=(body,))])
     assert world.events() == [("task", PodState.FAILED, Cause.DEAD)]
     assert [fields[b"entry"] for fields in world.dead()] == [entry.id.encode()]
     assert world.redis.xlen(world.queue) == 0
@@ -723,7 +722,7 @@ async def test_another_clusters_message_is_dead() -> None:
     world = World(create=[MINE])
     entry = world.publish()
     body = {**entry.args[0], "cluster": "elsewhere"}
-    await world.launcher.launch([replace(entry, args=(body,))])
+    await world.launcher.launch([entry.changed(args=(body,))])
     assert len(world.dead()) == 1
     assert world.kube.requests == []
 
@@ -784,7 +783,7 @@ async def test_a_launch_in_doubt_asks_for_itself_in_a_full_namespace() -> None:
     await world.launcher.launch([world.publish("first")])
     world.kube.answers["create"] = [EXISTS]
     world.kube.answers["get"] = [lambda: mine_of(doubtful)]
-    doubtful = replace(world.publish("doubtful"), deliveries=2)
+    doubtful = world.publish("doubtful").changed(deliveries=2)
     await world.launcher.launch([doubtful])
     assert world.events()[-1] == ("doubtful", PodState.PENDING, None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from typing import Any
 
 import orjson
@@ -187,7 +186,7 @@ def test_any_other_command_is_kept_as_it_is(words: list[str]) -> None:
 
 @given(KEYS, st.integers(1, 100))
 def test_the_same_message_for_another_attempt(key: TaskKey, number: int) -> None:
-    message = dataclasses.replace(LAUNCH, attempt=Launch("prod", key, "id").attempt(1))
+    message = LAUNCH.changed(attempt=Launch("prod", key, "id").attempt(1))
     other = message.for_attempt(number)
     assert other.attempt == message.attempt.launch.attempt(number)
-    assert dataclasses.replace(other, attempt=message.attempt) == message
+    assert other.changed(attempt=message.attempt) == message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -993,7 +992,7 @@ def test_never_is_not_claimed_of_a_pod_whose_base_ran(body: Json) -> None:
     [(PodState.RUNNING, Started.YES), (PodState.PENDING, Started.UNKNOWN)],
 )
 def test_vanished(state: PodState, started: Started) -> None:
-    last = replace(event_of(M, pod("Pending")), state=state, cause=Cause.IMAGE_PULL, message="x")
+    last = event_of(M, pod("Pending")).changed(state=state, cause=Cause.IMAGE_PULL, message="x")
     gone = vanished(last, 5000)
     assert (gone.state, gone.cause, gone.started) == (PodState.FAILED, Cause.VANISHED, started)
     assert (gone.uid, gone.resource_version) == (last.uid, 5000)
@@ -1005,7 +1004,7 @@ SETTINGS = WatcherSettings(pending_timeout=600, fatal_waiting_grace=30)
 
 
 def pending(body: Json, age: float) -> PodEvent:
-    return replace(event_of(M, body), at=NOW - age)
+    return event_of(M, body).changed(at=NOW - age)
 
 
 PULLING = pod("Pending", waiting("ImagePullBackOff", PULL))
@@ -1056,7 +1055,7 @@ def test_waiting_verdict(
 
 
 def test_without_a_creation_time_the_first_sight_counts() -> None:
-    event = replace(event_of(M, pod("Pending")), at=None)
+    event = event_of(M, pod("Pending")).changed(at=None)
     assert waiting_verdict(event, NOW, NOW - 599, SETTINGS) is None
     assert waiting_verdict(event, NOW, NOW - 600, SETTINGS) is not None
 

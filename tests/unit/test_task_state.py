@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -36,11 +35,11 @@ def event(state: PodState, attempt: int = 1, **values) -> PodEvent:
     base = PodEvent(
         LAUNCH.attempt(attempt), "c", "n", "pod", state, uid=f"uid-{attempt}", resource_version=5
     )
-    return replace(base, **values)
+    return base.changed(**values)
 
 
 def view(phase: Phase = Phase.PUBLISHED, **values) -> View:
-    return replace(View(phase, 1, None, 3), **values)
+    return View(phase, 1, None, 3).changed(**values)
 
 
 # Of which pod, and where the launch stands → what follows from waiting, pending, running,

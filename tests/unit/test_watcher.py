@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -28,7 +27,7 @@ NAME = pod_name(ATTEMPT)
 
 def event(state: PodState = PodState.PENDING, version: int = 1, **values: Any) -> PodEvent:
     made = PodEvent(ATTEMPT, "default", "jobs", NAME, state, uid="u1", resource_version=version)
-    return replace(made, **values)
+    return made.changed(**values)
 
 
 def watcher(into: Any) -> KubernetesJobWatcher:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from redis.exceptions import ResponseError
 
@@ -137,7 +135,7 @@ def test_many_calls_of_one_script(world: World) -> None:
     wanted = launches[::3]
     calls = []
     for launch in wanted:
-        message = replace(world.message(), attempt=launch.attempt(1))
+        message = world.message().changed(attempt=launch.attempt(1))
         entry = queue_entry("launch.default.normal", "launch", message.as_dict())
         calls.append(world.records.publish(token("exec-1"), message, world.queue, entry))
     entries = [reply.entry for reply in run(world.redis, calls)]
@@ -154,7 +152,7 @@ def test_a_call_that_redis_refuses_ends_alone(world: World) -> None:
     launches = [Launch("prod", TaskKey("dag", f"task-{n}", "run"), "one") for n in range(3)]
     calls = []
     for launch in launches:
-        message = replace(world.message(), attempt=launch.attempt(1))
+        message = world.message().changed(attempt=launch.attempt(1))
         calls.append(world.records.publish(token("exec-1"), message, world.queue, b"{}"))
     spoilt = world.keys.task(launches[1].digest)
     world.redis.set(spoilt, "not a hash")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import orjson
 import pytest
@@ -167,7 +167,7 @@ class Protocol:
             return
         removal = None
         if wish.known.uid is not None:
-            removal = replace(self.world.removal(wish.attempt), uid=wish.known.uid)
+            removal = self.world.removal(wish.attempt).changed(uid=wish.known.uid)
         assert self.world.finish(removal=removal) == "ok"
         wish.closed = True
 
@@ -335,8 +335,7 @@ class Protocol:
 
     def seen(self, pod: Pod) -> PodEvent:
         failed = pod.state is PodState.FAILED
-        return replace(
-            self.world.event(pod.state, pod.attempt),
+        return self.world.event(pod.state, pod.attempt).changed(
             uid=pod.uid,
             resource_version=pod.version,
             started=pod.started,

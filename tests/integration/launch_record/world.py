@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -67,7 +66,7 @@ class World:
             uid=f"uid-{number}",
             resource_version=self.version,
         )
-        return replace(event, **fields)
+        return event.changed(**fields)
 
     def no_pod(self, state: PodState, number: int = 1, **fields: Any) -> PodEvent:
         """A launcher's finding without a pod."""
