@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -393,5 +394,10 @@ def _secrets(namespace: str, name: str = "") -> str:
 
 
 def _path(namespace: str, resource: str, name: str) -> str:
-    path = f"/api/v1/namespaces/{quote(namespace)}/{resource}"
+    path = _collection(namespace, resource)
     return f"{path}/{quote(name)}" if name else path
+
+
+@lru_cache(maxsize=64)
+def _collection(namespace: str, resource: str) -> str:
+    return f"/api/v1/namespaces/{quote(namespace)}/{resource}"

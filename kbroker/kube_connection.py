@@ -113,10 +113,12 @@ class KubeConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         self._headers.append((name, value))
+        if name.lower() in _FRAMING:
+            self._framed = True
 
     def on_headers_complete(self) -> None:
         """The body follows."""
-        self._to_the_end = _FRAMING.isdisjoint(name.lower() for name, _ in self._headers)
+        self._to_the_end = not self._framed
 
     def on_body(self, piece: bytes) -> None:
         """Some of the body."""
@@ -139,6 +141,7 @@ class KubeConnection(asyncio.Protocol):
         self._phrase = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
+        self._framed = False
         # Whether only the end of the connection ends the answer, as of a proxy of old.
         self._to_the_end = False
 

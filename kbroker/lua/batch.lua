@@ -7,9 +7,8 @@ local count, width = tonumber(ARGV[1]), tonumber(ARGV[2])
 local each = #KEYS / count
 local replies, refusal = {}, ''
 for n = 0, count - 1 do
-  local keys, args = {}, {}
-  for i = 1, each do keys[i] = KEYS[n * each + i] end
-  for i = 1, width do args[i] = ARGV[2 + n * width + i] end
+  local keys = {unpack(KEYS, n * each + 1, (n + 1) * each)}
+  local args = {unpack(ARGV, 3 + n * width, 2 + (n + 1) * width)}
   local fine, reply = pcall(step, keys, args)
   if not fine then
     if refusal == '' then refusal = type(reply) == 'table' and reply.err or tostring(reply) end

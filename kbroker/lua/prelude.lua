@@ -30,10 +30,13 @@ end
 -- rest when it is asked for, which must be before the script changes it.
 local function record(key, ...)
   local names = {'state', 'owner', 'attempt', 'create_before', 'uid', 'final', ...}
-  local values, found = redis.call('HMGET', key, unpack(names)), {}
-  for i = 1, #names do found[names[i]] = values[i] end  -- false where there is none
-  found.attempt = tonumber(found.attempt) or false  -- Lua 5.1 prints it without a point
-  found.create_before = tonumber(found.create_before or 0)
+  local values = redis.call('HMGET', key, unpack(names))  -- false where there is none
+  local found = {
+    state = values[1], owner = values[2], uid = values[5], final = values[6],
+    attempt = tonumber(values[3]) or false,  -- Lua 5.1 prints it without a point
+    create_before = tonumber(values[4] or 0),
+  }
+  for i = 7, #names do found[names[i]] = values[i] end
   return setmetatable(found, {__index = function(_, name)
     return redis.call('HGET', key, name) or nil
   end})
