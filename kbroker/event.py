@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
 
+import msgspec
 import orjson
 
 from kbroker.errors import KbrokerError, MessageError, NewerSchemaError
-from kbroker.task import Attempt, Launch, TaskKey, name_of
+from kbroker.task import Attempt, Launch, LaunchName, TaskKey
 from kbroker.value import Value
 
 SCHEMA = 1
@@ -62,20 +62,43 @@ class Cause(StrEnum):
 BY_STOPPING = frozenset({Cause.DEADLINE_EXCEEDED, Cause.DELETED})
 
 
-# To call an enum takes several times as long, and an executor decodes every event.
-_STATES = {member.value: member for member in PodState}
-_STARTED = {member.value: member for member in Started}
-_CAUSES = {member.value: member for member in Cause}
-# In Python 3.11, to look up a member in its class costs nearly as much.
+# In Python 3.11, to look up a member in its class costs more than to test for it.
 _FINAL = frozenset({PodState.SUCCEEDED, PodState.FAILED})
 
 
 # The launch of a name, for who knows it already.
-KnownLaunch = Callable[[bytes], Launch | None]
+KnownLaunch = Callable[[LaunchName], Launch | None]
 
 
-def no_launch(_name: bytes) -> None:
+def no_launch(_name: LaunchName) -> None:
     """For who knows none."""
+
+
+class _Stored(msgspec.Struct, omit_defaults=True):
+    """An event as JSON has it."""
+
+    v: int
+    deployment: str
+    key: msgspec.Raw
+    launch_id: str
+    attempt: int
+    cluster: str
+    namespace: str
+    pod: str
+    state: PodState
+    started: Started
+    # A string: JSON numbers lose digits beyond 2**53 in other readers.
+    resource_version: str
+    uid: str | None = None
+    cause: Cause | None = None
+    exit_code: int | None = None
+    message: str | None = None
+    node: str | None = None
+    at: float | None = None
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(_Stored)
 
 
 class PodEvent(Value, frozen=True):
@@ -133,25 +156,27 @@ class PodEvent(Value, frozen=True):
     def encode(self) -> bytes:
         """JSON, as it stands in the result stream and in the picture of pods."""
         launch = self.attempt.launch
-        fields: dict[str, Any] = {
-            "v": SCHEMA,
-            "deployment": launch.deployment,
-            "key": launch.key.as_list(),
-            "launch_id": launch.launch_id,
-            "attempt": self.attempt.number,
-            "cluster": self.cluster,
-            "namespace": self.namespace,
-            "pod": self.pod,
-            "state": self.state,
-            "started": self.started,
-            # A string: JSON numbers lose digits beyond 2**53 in other readers.
-            "resource_version": str(self.resource_version),
-        }
-        for name in ("uid", "cause", "exit_code", "message", "node", "at"):
-            value = getattr(self, name)
-            if value is not None:
-                fields[name] = value
-        return orjson.dumps(fields)
+        return _ENCODER.encode(
+            _Stored(
+                v=SCHEMA,
+                deployment=launch.deployment,
+                key=msgspec.Raw(launch.key_json),
+                launch_id=launch.launch_id,
+                attempt=self.attempt.number,
+                cluster=self.cluster,
+                namespace=self.namespace,
+                pod=self.pod,
+                state=self.state,
+                started=self.started,
+                resource_version=str(self.resource_version),
+                uid=self.uid,
+                cause=self.cause,
+                exit_code=self.exit_code,
+                message=self.message,
+                node=self.node,
+                at=self.at,
+            )
+        )
 
     @classmethod
     def decode(cls, data: bytes | str, known: KnownLaunch = no_launch) -> PodEvent:
@@ -166,35 +191,48 @@ class PodEvent(Value, frozen=True):
             MessageError: it is not an event.
         """
         try:
-            fields = orjson.loads(data)
-            if fields["v"] > SCHEMA:
-                raise NewerSchemaError(
-                    f"pod event of schema {fields['v']}; this one reads {SCHEMA}"
-                )
-            deployment, key, launch_id = fields["deployment"], fields["key"], fields["launch_id"]
-            launch = known(name_of(deployment, key, launch_id))
+            stored = _DECODER.decode(data)
+            if stored.v > SCHEMA:
+                raise _newer(stored.v)
+            key = bytes(stored.key)
+            launch = known((stored.deployment, stored.launch_id, key))
             if launch is None:
-                launch = Launch(deployment, TaskKey.from_list(key), launch_id)
-            cause = fields.get("cause")
+                parts = orjson.loads(key)
+                launch = Launch(stored.deployment, TaskKey.from_list(parts), stored.launch_id)
             return cls(
-                attempt=launch.attempt(fields["attempt"]),
-                cluster=fields["cluster"],
-                namespace=fields["namespace"],
-                pod=fields["pod"],
-                state=_STATES[fields["state"]],
-                uid=fields.get("uid"),
-                resource_version=int(fields["resource_version"]),
-                started=_STARTED[fields["started"]],
-                cause=None if cause is None else _CAUSES[cause],
-                exit_code=fields.get("exit_code"),
-                message=fields.get("message"),
-                node=fields.get("node"),
-                at=fields.get("at"),
+                attempt=launch.attempt(stored.attempt),
+                cluster=stored.cluster,
+                namespace=stored.namespace,
+                pod=stored.pod,
+                state=stored.state,
+                uid=stored.uid,
+                resource_version=int(stored.resource_version),
+                started=stored.started,
+                cause=stored.cause,
+                exit_code=stored.exit_code,
+                message=stored.message,
+                node=stored.node,
+                at=stored.at,
             )
         except NewerSchemaError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, KbrokerError) as error:
-            raise MessageError(f"not a pod event: {error!r}") from error
+        except (ValueError, RecursionError, KbrokerError) as error:
+            raise _unreadable(data, error) from error
+
+
+def _newer(schema: int) -> NewerSchemaError:
+    return NewerSchemaError(f"pod event of schema {schema}; this one reads {SCHEMA}")
+
+
+def _unreadable(data: bytes | str, error: Exception) -> MessageError | NewerSchemaError:
+    """What is wrong with an event: a newer one may have any shape."""
+    try:
+        schema = orjson.loads(data)["v"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        schema = SCHEMA
+    if isinstance(schema, int) and schema > SCHEMA:
+        return _newer(schema)
+    return MessageError(f"not a pod event: {error!r}")
 
 
 def vanished(last: PodEvent, version: int) -> PodEvent:

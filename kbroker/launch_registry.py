@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kbroker.task import Launch, TaskKey
+from kbroker.task import Launch, LaunchName, TaskKey
 from kbroker.tracked import Tracked
 
 
@@ -18,7 +18,7 @@ class LaunchRegistry:
     def __init__(self) -> None:
         # A string remembers its hash, and is compared in C.
         self._by_digest: dict[str, Tracked] = {}
-        self._by_name: dict[bytes, Launch] = {}
+        self._by_name: dict[LaunchName, Launch] = {}
         self._newest: dict[TaskKey, Tracked] = {}
         self._older: dict[TaskKey, list[Tracked]] = {}
 
@@ -45,7 +45,7 @@ class LaunchRegistry:
         """The launch, if it is tracked."""
         return self._by_digest.get(launch.digest)
 
-    def named(self, name: bytes) -> Launch | None:
+    def named(self, name: LaunchName) -> Launch | None:
         """The launch of this name, if it is tracked."""
         return self._by_name.get(name)
 

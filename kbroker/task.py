@@ -40,6 +40,11 @@ def _number(owner: str, name: str, value: object, least: int) -> int:
     return value
 
 
+# Deployment, launch id, and the task key as JSON: of two keys that Python takes for equal, as 1
+# and True are, each has its own.
+LaunchName = tuple[str, str, bytes]
+
+
 class TaskKey(Value, frozen=True):
     """A task try as the scheduler knows it.
 
@@ -110,12 +115,13 @@ class Launch(Value, frozen=True):
         TaskError: the deployment or the launch id is empty or not valid Unicode.
     """
 
-    HIDDEN: ClassVar[frozenset[str]] = frozenset({"_digest"})
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"_digest", "_key_json"})
 
     deployment: str
     key: TaskKey
     launch_id: str
     _digest: str = ""
+    _key_json: bytes = b""
 
     def __post_init__(self) -> None:
         _text("launch", "deployment", self.deployment)
@@ -143,12 +149,19 @@ class Launch(Value, frozen=True):
 
     def changed(self, **fields: Any) -> Self:
         """Another launch, with these fields; it has another digest."""
-        return super().changed(**fields, _digest="")
+        return super().changed(**fields, _digest="", _key_json=b"")
 
     @property
-    def name(self) -> bytes:
-        """Everything that the launch is called, as JSON; see `name_of`."""
-        return name_of(self.deployment, self.key.as_list(), self.launch_id)
+    def key_json(self) -> bytes:
+        """The task key as JSON: every event of the launch has it."""
+        if not self._key_json:
+            force_setattr(self, "_key_json", orjson.dumps(self.key.as_list()))
+        return self._key_json
+
+    @property
+    def name(self) -> LaunchName:
+        """Everything that the launch is called, as JSON calls it."""
+        return self.deployment, self.launch_id, self.key_json
 
     def attempt(self, number: int) -> Attempt:
         """The `number`-th attempt (from 1) of this launch."""
@@ -191,14 +204,6 @@ class Attempt(Value, frozen=True):
     def changed(self, **fields: Any) -> Self:
         """Another attempt, with these fields; it has another digest."""
         return super().changed(**fields, _digest="")
-
-
-def name_of(deployment: object, key: object, launch_id: object) -> bytes:
-    """A launch as somebody's JSON calls it, unchecked; equal to a launch's `name` if it is that.
-
-    No two values of JSON, 1 and true for one, have the same name.
-    """
-    return orjson.dumps([deployment, launch_id, key])
 
 
 def _sha256(deployment: str, key: TaskKey, *rest: str | int) -> str:

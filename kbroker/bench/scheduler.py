@@ -1,6 +1,7 @@
 """A scheduler with an executor, in a process of its own: `python -m kbroker.bench.scheduler`.
 
-It beats, and in between obeys: `submit` tasks, `take` what was noted, change `every`.
+It beats, and in between obeys: `prepare` tasks, `submit` them, `take` what was noted, change
+`every`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from kbroker.bench.commands import Command, Commands, answer
 from kbroker.event import Outcome
 from kbroker.executor import KubernetesExecutor
 from kbroker.kube_config import KubeConfig
+from kbroker.message import LaunchRequest
 
 _EVERY = 0.05
 
@@ -31,6 +33,7 @@ class Scheduler:
         self._beats: list[float] = []
         self._states: list[tuple[str, str, float]] = []
         self._failed: list[str] = []
+        self._wanted: list[LaunchRequest] = []
 
     def run(self) -> None:
         """Until the commands end."""
@@ -47,8 +50,13 @@ class Scheduler:
         self._executor.end()
 
     def _obey(self, command: Command) -> dict[str, Any]:
+        if command["do"] == "prepare":
+            # A scheduler has its tasks; to make them up is no part of what is measured.
+            numbers = range(command["first"], command["end"])
+            self._wanted = [tasks.request(command["group"], number) for number in numbers]
+            return {}
         if command["do"] == "submit":
-            return self._submit(command["group"], range(command["first"], command["end"]))
+            return self._submit()
         if command["do"] == "every":
             self._every = float(command["seconds"])
             return {}
@@ -62,9 +70,9 @@ class Scheduler:
         self._beats, self._states, self._failed = [], [], []
         return noted
 
-    def _submit(self, group: str, numbers: range) -> dict[str, Any]:
-        """Want these tasks; the first of them are published with the beat that follows at once."""
-        wanted = [tasks.request(group, number) for number in numbers]
+    def _submit(self) -> dict[str, Any]:
+        """Want the prepared tasks; the first are published with the beat that follows at once."""
+        wanted, self._wanted = self._wanted, []
         began = time.monotonic()
         for task in wanted:
             self._executor.execute_async(task.key, task.command, launch_id=task.launch_id)

@@ -220,10 +220,18 @@ class Stack:
 
     # Launching.
 
+    def prepare(self, group: str, count: int, first: int = 0) -> None:
+        """Have the scheduler make these tasks up."""
+        self.scheduler.ask("prepare", group=group, first=first, end=first + count)
+
     def submit(self, group: str, count: int, first: int = 0) -> float:
         """Have the executor want these tasks; the moment it began, by the monotonic clock."""
-        began = self.scheduler.ask("submit", group=group, first=first, end=first + count)["began"]
-        return float(began)
+        self.prepare(group, count, first)
+        return self.submit_prepared()
+
+    def submit_prepared(self) -> float:
+        """The same for what was prepared."""
+        return float(self.scheduler.ask("submit")["began"])
 
     def launch(self, group: str, count: int, within: float = 120.0) -> list[tuple[float, int]]:
         """Submit tasks and wait until all their pods exist.

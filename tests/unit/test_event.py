@@ -62,8 +62,8 @@ def test_the_launch_of_an_event_may_be_known(event: PodEvent) -> None:
         ("key", ["dag", "task", "run", True, -1], "try_number must be an integer"),
         ("key", ["dag", "task", "run", 1.0, -1], "try_number must be an integer"),
         ("key", ["dag", "task", "run", 1, -1, 7], "logical_date must be a string"),
-        ("launch_id", 1, "launch_id must be a string"),
-        ("attempt", True, "number must be an integer"),
+        ("launch_id", 1, r"Expected `str`, got `int` - at `\$.launch_id`"),
+        ("attempt", True, r"Expected `int`, got `bool` - at `\$.attempt`"),
         ("attempt", 0, "number must be from 1"),
     ],
 )

@@ -66,8 +66,9 @@ def _playing(site: Site, folder: Path) -> Iterator[None]:
 
 def _kbroker(stack: Stack, measured: Measured, group: str, count: int) -> float:
     """Run so many tasks to their ends; how many a second."""
+    stack.prepare(group, count)
     before, memory = stack.cpu(), stack.used_memory()
-    began = stack.submit(group, count)
+    began = stack.submit_prepared()
     ended = stack.until_over(within=_WITHIN)
     spent = {role: 1000 * (now - before[role]) / count for role, now in stack.cpu().items()}
     _check(stack.noted(), group, count)
