@@ -22,7 +22,7 @@ from kbroker.launch_reply import Adopted, Missing, Published, Refused
 from kbroker.lease import Lease, LeaseState
 from kbroker.message import DeleteMessage, LaunchMessage, SecretMessage
 from kbroker.patience import Patience
-from kbroker.redis_client import availability, connect, run
+from kbroker.redis_client import availability, connect, run, told
 from kbroker.result_stream import Result, ResultStream, WatchProgress, read_watch
 from kbroker.task import Attempt, Launch, TaskKey
 from kbroker.value import Value
@@ -262,30 +262,22 @@ class AirflowKubernetesScheduler:
 
     def pods_present(self, pods: Sequence[tuple[str, str, str]]) -> list[bool]:
         """Whether the picture has each (cluster, namespace, pod); in one pipeline."""
-        pipe = self._redis.pipeline(transaction=False)
-        for cluster, namespace, pod in pods:
-            pipe.hexists(self.keys.pods(cluster, namespace), pod)
-        with availability():
-            return [bool(reply) for reply in pipe.execute()] if pods else []
+        commands = [("HEXISTS", self.keys.pods(*place), pod) for *place, pod in pods]
+        return [bool(reply) for reply in told(self._redis, commands)]
 
     def removals_asked(self, pods: Sequence[tuple[Launch, str]]) -> list[bool]:
         """Whether the record of each launch knows that this uid's removal was asked for."""
-        pipe = self._redis.pipeline(transaction=False)
-        for launch, uid in pods:
-            pipe.hexists(self.keys.task(launch.digest), f"removal:{uid}")
-        with availability():
-            return [bool(reply) for reply in pipe.execute()] if pods else []
+        commands = [("HEXISTS", self.keys.task(x.digest), f"removal:{uid}") for x, uid in pods]
+        return [bool(reply) for reply in told(self._redis, commands)]
 
     def given_up(self, launches: Sequence[Launch]) -> list[bool]:
         """Whether the record of each says that it is over, or not ours; in one pipeline.
 
         A lost record says nothing: its launch may still be adopted.
         """
-        pipe = self._redis.pipeline(transaction=False)
-        for launch in launches:
-            pipe.hmget(self.keys.task(launch.digest), "state", "owner")
-        with availability():
-            replies = pipe.execute() if launches else []
+        replies = told(
+            self._redis, [("HMGET", self.keys.task(x.digest), "state", "owner") for x in launches]
+        )
         ours = [b"wanted", self.executor_id.encode()]
         return [found[0] is not None and found != ours for found in replies]
 

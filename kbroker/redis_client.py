@@ -170,10 +170,10 @@ def run(client: redis.Redis, calls: Sequence[Call[Any]]) -> list[Any]:
         return []
     batches = _batches(calls)
     with availability():
-        replies = exchange(client, [_command(batch) for batch in batches])
+        replies = _exchange(client, [_command(batch) for batch in batches])
         again = _unknown(replies)
         if again:
-            _fill(replies, again, exchange(client, _anew([batches[i] for i in again])))
+            _fill(replies, again, _exchange(client, _anew([batches[i] for i in again])))
         return _read(batches, replies)
 
 
@@ -195,7 +195,7 @@ async def run_async(client: redis.asyncio.Redis, calls: Sequence[Call[Any]]) -> 
         return _read(batches, replies)
 
 
-def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+def _exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """Send commands together; their replies, in order, refusals among them.
 
     A pipeline of redis-py does the same at three times the cost.
@@ -217,7 +217,21 @@ def exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     return replies
 
 
-def refuse(replies: Iterable[Any]) -> None:
+def told(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """Send commands together; their replies, in order.
+
+    Raises:
+        BrokerUnavailableError: Redis is away; some may have been carried out.
+    """
+    if not commands:
+        return []
+    with availability():
+        replies = _exchange(client, commands)
+        _refuse(replies)
+    return replies
+
+
+def _refuse(replies: Iterable[Any]) -> None:
     """Raise the first refusal among what `exchange` gave."""
     for reply in replies:
         if isinstance(reply, exceptions.RedisError):
@@ -296,7 +310,7 @@ def _fill(replies: list[Any], positions: list[int], fresh: list[Any]) -> None:
 
 
 def _read(batches: Sequence[list[Call[Any]]], replies: Sequence[Any]) -> list[Any]:
-    refuse(replies)
+    _refuse(replies)
     for reply in replies:
         if reply[1]:
             raise exceptions.ResponseError(reply[1].decode())

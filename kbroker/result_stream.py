@@ -12,7 +12,7 @@ import redis.asyncio
 
 from kbroker.errors import MessageError, NewerSchemaError
 from kbroker.event import BY_STOPPING, Cause, KnownLaunch, PodEvent, no_launch
-from kbroker.redis_client import Command, availability, exchange, refuse
+from kbroker.redis_client import Command, availability, told
 from kbroker.value import Value
 
 
@@ -74,9 +74,7 @@ class ResultStream:
         commands: list[Command] = [("XREAD", "COUNT", count, "STREAMS", self._key, self._cursor)]
         if self._spent:
             commands.insert(0, ("XDEL", self._key, *self._spent))
-        with availability():
-            replies = exchange(self._client, commands)
-            refuse(replies)
+        replies = told(self._client, commands)
         self._spent = []
         # RESP2 has a list of names and entries here, RESP3 a map.
         results = [
