@@ -158,7 +158,7 @@ class KubernetesSettings:
         unit="s",
         least=0,
     )
-    pool_size: int = setting(32, "Connections of one launcher process.", least=1)
+    pool_size: int = setting(64, "Connections of one launcher process.", least=1)
     pod_template_file: str = setting(
         "", "Path of the pod template (YAML); empty: the built-in one."
     )

@@ -100,6 +100,16 @@ def take_group_signals_once() -> None:
     signal.signal(signal.SIGTERM, handle)
 
 
+def let_others_finish() -> None:
+    """Interrupt nobody when an answer comes, where Linux lets a process say so; see sched(7).
+
+    A launcher has many requests under way, and the processor is better used by whoever works on
+    them, be it an API server or a Redis on the same machine.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def on_loop(step: Awaitable[T]) -> T:
     """Run a coroutine on dramatiq's event loop and wait for it."""
     thread = get_event_loop_thread()
@@ -120,6 +130,7 @@ class LauncherProcess(Middleware):
 
     def after_process_boot(self, _broker: dramatiq.Broker) -> None:
         """See that the launcher can work, before it takes any message."""
+        let_others_finish()
         take_group_signals_once()
         or_give_up(lambda: asyncio.run(self._check()))
 

@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "kubernetes.create_window": 30.0,
     "kubernetes.request_timeout": 10.0,
     "kubernetes.retry_budget": 20.0,
-    "kubernetes.pool_size": 32,
+    "kubernetes.pool_size": 64,
     "kubernetes.pod_template_file": "",
     "kubernetes.image": "",
     "kubernetes.image_pull_policy": "",
