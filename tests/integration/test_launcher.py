@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from kbroker.bench.cpu import members
 from kbroker.event import Cause, PodState, Started
 from kbroker.kube_config import KubeConfig
 from kbroker.local.cluster_process import LocalCluster
@@ -95,6 +97,17 @@ def test_every_launch_becomes_exactly_one_pod(world: World) -> None:
     pod = world.pods()[0]
     assert pod["metadata"]["annotations"]["kbroker/create-before"].endswith("Z")
     poll("the queues are empty", world.idle)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has it")
+def test_launchers_interrupt_nobody(world: World, launchers: LauncherProcess) -> None:
+    world.launch(world.message("any"))
+    poll("they work", world.events)
+    tasks = [Path(f"/proc/{pid}/task").iterdir() for pid in members(launchers.child.pid)]
+    threads = [int(task.name) for found in tasks for task in found]
+    policies = collections.Counter(os.sched_getscheduler(thread) for thread in threads)
+    # Two processes, and in each at least an event loop and a thread for each batch.
+    assert policies[os.SCHED_BATCH] >= 2 * 4, policies
 
 
 def test_a_pod_whose_reply_was_lost_is_not_created_twice(world: World) -> None:
