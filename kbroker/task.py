@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, ClassVar, Self
 
+import msgspec
 import orjson
 from msgspec.structs import force_setattr
 
@@ -155,7 +156,8 @@ class Launch(Value, frozen=True):
     def key_json(self) -> bytes:
         """The task key as JSON: every event of the launch has it."""
         if not self._key_json:
-            force_setattr(self, "_key_json", orjson.dumps(self.key.as_list()))
+            # orjson's bytes keep the kilobytes that it wrote them in.
+            force_setattr(self, "_key_json", msgspec.json.encode(self.key.as_list()))
         return self._key_json
 
     @property

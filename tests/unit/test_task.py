@@ -172,3 +172,10 @@ def test_the_next_attempt() -> None:
     attempt = Launch("prod", KEY, "id").attempt(1)
     assert attempt.next() == Attempt(attempt.launch, 2)
     assert attempt.next().digest != attempt.digest
+
+
+def test_the_json_of_a_key_is_small() -> None:
+    """An executor keeps one for each launch, and some encoders leave theirs in a large buffer."""
+    launch = Launch("prod", TaskKey("dag", "task", "run"), "id")
+    assert launch.key_json == orjson.dumps(launch.key.as_list())
+    assert sys.getsizeof(launch.key_json) <= sys.getsizeof(b"") + len(launch.key_json)
