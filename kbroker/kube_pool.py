@@ -81,8 +81,11 @@ class KubePool:
             connection = self._kept() or await self._connect(ends)
             head = _head(self._credentials.server, method, path, headers, body)
             try:
+                left = ends - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
                 request.sent = True
-                answer = await connection.ask(head + body, ends - time.monotonic())
+                answer = await connection.ask(head + body, left)
             except BaseException:
                 # Cancelled, too: its answer would be taken for that of the next request.
                 connection.close()

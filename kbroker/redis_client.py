@@ -212,6 +212,10 @@ def _exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
         replies: list[Any] = connection.retry.call_with_retry(
             talk, lambda _error: connection.disconnect()
         )
+    except BaseException:
+        # Interrupted, too: what is still to come would be taken for the next replies.
+        connection.disconnect()
+        raise
     finally:
         pool.release(connection)
     return replies
@@ -232,7 +236,7 @@ def told(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
 
 
 def _refuse(replies: Iterable[Any]) -> None:
-    """Raise the first refusal among what `exchange` gave."""
+    """Raise the first refusal among replies."""
     for reply in replies:
         if isinstance(reply, exceptions.RedisError):
             raise reply
@@ -259,6 +263,9 @@ async def _exchange_async(client: redis.asyncio.Redis, commands: Sequence[Comman
         replies: list[Any] = await connection.retry.call_with_retry(
             talk, lambda _error: connection.disconnect()
         )
+    except BaseException:
+        await connection.disconnect(nowait=True)  # cancelled, too
+        raise
     finally:
         await pool.release(connection)
     return replies

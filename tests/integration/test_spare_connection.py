@@ -79,6 +79,23 @@ def test_what_follows_a_refusal_is_read_all_the_same(client: redis.Redis) -> Non
     assert lend(client) is ours
 
 
+def test_who_is_interrupted_leaves_no_reply_behind(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = lend(client)
+    send = connection.send_packed_command
+
+    def interrupted(*args, **options) -> None:
+        send(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection, "send_packed_command", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        told(client, [("ECHO", "old")])
+    monkeypatch.undo()
+    assert told(client, [("ECHO", "new")]) == [b"new"]
+
+
 def test_redis_away(unused_port: int) -> None:
     client = connect(f"redis://127.0.0.1:{unused_port}/0", 0.5)
     for _ in range(2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -40,7 +39,7 @@ class Watch:
         self._render = render
         self._pieces: list[bytes] = []
         self._shown_first = 0
-        self._wake = asyncio.Event()
+        self._woken: asyncio.Future[None] | None = None  # while `serve` sleeps
         self._after = 0
         self.silenced = False
         self.muted_at: int | None = None
@@ -96,7 +95,7 @@ class Watch:
         )
         if len(self._pieces) > _BACKLOG_MAX + self._shown_first:
             self.drop()  # as a real server does with a client that does not read
-        self._wake.set()
+        self._wake()
 
     def _bookmark(self, kind: str) -> None:
         """Tell the client how far it is, unless it is ahead."""
@@ -113,7 +112,7 @@ class Watch:
         if not self.silenced:
             self._pieces.extend(lines)
         self.dropped = self.dropped or last
-        self._wake.set()
+        self._wake()
 
     def fail(self, failure: Failure) -> None:
         """Send an ERROR event and end."""
@@ -132,7 +131,7 @@ class Watch:
     def drop(self) -> None:
         """End the connection."""
         self.dropped = True
-        self._wake.set()
+        self._wake()
 
     async def serve(
         self,
@@ -159,12 +158,25 @@ class Watch:
                 mark_at = now + bookmarks[0]
                 self._bookmark(bookmarks[1])
                 continue
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, min(end, mark_at) - now))
+            await self._sleep(min(end, mark_at))
         if bookmarks and not self.dropped:
             self._bookmark(bookmarks[1])
             await self._flush(response)
+
+    async def _sleep(self, until: float) -> None:
+        """Until there is something to do, or that moment; `asyncio.wait_for` takes a task."""
+        loop = asyncio.get_running_loop()
+        self._woken = loop.create_future()
+        timer = loop.call_at(until, self._wake)
+        try:
+            await self._woken
+        finally:
+            timer.cancel()
+            self._woken = None
+
+    def _wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     async def _flush(self, response: web.StreamResponse) -> None:
         while self._pieces:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from redis.exceptions import ResponseError
 
@@ -161,3 +163,16 @@ def test_a_call_that_redis_refuses_ends_alone(world: World) -> None:
     assert world.redis.type(world.keys.task(launches[0].digest)) == b"hash"
     assert world.redis.type(world.keys.task(launches[2].digest)) == b"hash"
     assert len(world.entries()) == 2
+
+
+async def test_who_is_cancelled_leaves_no_reply_behind(world: World, redis_url: str) -> None:
+    client = connect_async(redis_url, 5.0)
+    grant = world.records.grant(world.attempt(), launcher="l", expires_at=None)
+    await run_async(client, [grant])
+    world.redis.client_pause(200)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await run_async(client, [grant])
+    report = world.records.report(world.event(PodState.PENDING))
+    assert await run_async(client, [report]) == ["unknown"]
+    await client.aclose()
