@@ -3,7 +3,7 @@
 -- ARGV prefix, token, owner, attempt, parked item, pod, uid, resource version of the last event
 --      ('' each while none is known)
 -- Reply: 1, or 0 where it is to be looked at closely.
-local found = record(KEYS[2], 'owner_token', 'dead', 'rv', 'entry', 'queue')
+local found = record(KEYS[2], 'owner_token', 'dead', 'rv')
 local ours = found.state == 'wanted' and found.owner == ARGV[3] and found.owner_token == ARGV[2]
 if not ours or found.attempt ~= tonumber(ARGV[4]) or found.final or found.dead then return 0 end
 if not holds(KEYS[1], ARGV[2]) then return 0 end
