@@ -27,14 +27,12 @@ from kbroker.naming import FINALIZER
 from kbroker.pod import PodPage
 from kbroker.retry import ApiFailure
 from kbroker.settings import KubernetesSettings
+from kbroker.watch_lines import watch_lines
 
 __all__ = ["ApiError", "KubeClient"]
 
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-# To take in a few lines costs hardly more than one. So many seconds pass between two reads of a
-# watch, unless there is so much to read that its buffer could fill up meanwhile.
-_TOGETHER, _MANY = 0.02, 25
 _AGENT = (("User-Agent", "kbroker"), ("Accept", "application/json"))
 
 
@@ -192,7 +190,7 @@ class KubeClient:
             "timeoutSeconds": str(max(1, int(timeout))),
         }
         async with self._stream(f"{_pods(namespace)}?{urlencode(query)}") as response:
-            yield _lines(response)
+            yield watch_lines(response)
 
     async def pod_log(
         self,
@@ -368,21 +366,6 @@ class KubeClient:
                 said = {name.lower(): value for name, value in response.headers.items()}
                 raise refusal(response.status, phrase, said, await response.read())
         return response
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
-    parts: list[bytes] = []  # of a line that has not ended yet; it may be megabytes long
-    with answering(sent=True):
-        async for piece in response.content.iter_any():
-            if b"\n" not in piece:
-                parts.append(piece)
-                continue
-            *lines, rest = b"".join((*parts, piece)).split(b"\n")
-            parts = [rest] if rest else []
-            soon = time.monotonic() + _TOGETHER
-            yield lines
-            if len(lines) < _MANY:
-                await asyncio.sleep(soon - time.monotonic())
 
 
 def _pods(namespace: str, name: str = "") -> str:

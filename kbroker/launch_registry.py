@@ -58,10 +58,6 @@ class LaunchRegistry:
         newest = self._newest.get(key)
         return [*self._older.get(key, ()), *([] if newest is None else [newest])]
 
-    def is_newest(self, tracked: Tracked) -> bool:
-        """Whether this launch speaks for its key."""
-        return tracked.newest
-
     def remove(self, tracked: Tracked) -> None:
         """Forget a launch."""
         launch = tracked.launch

@@ -293,7 +293,7 @@ class ExecutorModel(RuleBasedStateMachine):
     @invariant()
     def phases_and_running_agree(self) -> None:
         for executor in self.world.executors.values():
-            newest = {t.key: t for t in executor._launches if executor._launches.is_newest(t)}
+            newest = {t.key: t for t in executor._launches if t.newest}
             for key, tracked in newest.items():
                 if tracked.phase in ON_THE_BROKER:
                     assert key in executor.running, tracked
