@@ -28,14 +28,29 @@ from kbroker.message import LaunchMessage, LaunchRequest
 from kbroker.publish_queue import PublishQueue
 from kbroker.reconciliation import Reconciliation
 from kbroker.redis_steps import RETRY_AFTER, RedisSteps
+from kbroker.renewal import Renew, renewed
 from kbroker.result_stream import Result
 from kbroker.secret_requests import SecretRequests
 from kbroker.task import TaskKey
-from kbroker.task_state import DONE, IGNORE, NOTE, PUBLISHED, RELAUNCH, SUCCEED, Phase, next_step
+from kbroker.task_state import (
+    DONE,
+    IGNORE,
+    NOTE,
+    PUBLISHED,
+    RELAUNCH,
+    RENEW,
+    SUCCEED,
+    Phase,
+    Step,
+    next_step,
+)
 from kbroker.tracked import Tracked, track
 from kbroker.unclaimed import Unclaimed
 
 log = logging.getLogger(__name__)
+
+# Takes an event, and what follows from it.
+Observe = Callable[[PodEvent, Step], None]
 
 QUEUED, RUNNING, SUCCESS, FAILED = "queued", "running", "success", "failed"
 
@@ -46,6 +61,10 @@ class KubernetesExecutor:
     Args:
         config: the configuration; read from the environment by default.
         redis: a client to use instead of connecting to `broker.url`.
+        renew: asked for a newer command when one expired, or is launched again; by default
+            a launch fails with its command.
+        observe: told every event that is news of a key's newest launch, before what follows
+            from it.
         clock: seconds since the epoch.
         monotonic: seconds that never jump.
 
@@ -62,6 +81,8 @@ class KubernetesExecutor:
         config: KubeConfig | None = None,
         *,
         redis: Any = None,
+        renew: Renew | None = None,
+        observe: Observe | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,6 +93,8 @@ class KubernetesExecutor:
         self.parallelism = self.config.core.parallelism
         self.event_buffer: dict[TaskKey, tuple[str, str | Outcome]] = {}
         self.running: set[TaskKey] = set()
+        self._renew = renew
+        self._observe = observe
         self._clock = clock
         self._monotonic = monotonic
         self._results: SimpleQueue[Result] = SimpleQueue()
@@ -161,8 +184,8 @@ class KubernetesExecutor:
             queue: one of `broker.priorities`; None, or any other, is the default one.
             executor_config: see `KubernetesExecutorConfig.from_dict`.
             launch_id: names this queueing of the try; a new uuid4 by default.
-            expires_at: seconds since the epoch after which it is not worth launching;
-                by default `core.launch_timeout` from now.
+            expires_at: seconds since the epoch after which the command is not worth
+                launching; at most, and by default, `core.launch_timeout` from now.
 
         Returns:
             The launch id.
@@ -195,7 +218,8 @@ class KubernetesExecutor:
             tracked = track(request, self.config, self.executor_id, self._clock())
             present = self._launches.get(tracked.attempt.launch)
             if present is None:
-                tracked.phase, tracked.attempt_known = Phase.PUBLISHED, False
+                tracked.phase = Phase.RUNNING if request.started else Phase.PUBLISHED
+                tracked.attempt_known = False
                 self._add(tracked)
                 self.running.add(tracked.key)
                 tracked.entries = self._unclaimed.claim(tracked.attempt.launch)
@@ -411,27 +435,50 @@ class KubernetesExecutor:
 
     def take(self, tracked: Tracked, event: PodEvent) -> None:
         """Apply one event of a launch, as the state machine says."""
-        step = next_step(tracked.view(self.config.core.relaunch_limit, self._clock()), event)
+        step = next_step(
+            tracked.view(
+                self.config.core.relaunch_limit, self._clock(), renews=self._renew is not None
+            ),
+            event,
+        )
         if step is IGNORE:
             return
+        if self._observe is not None and tracked.newest:
+            self._observe(event, step)
         self._ready.discard(tracked)
         runs = tracked.note(event)
-        if step is RELAUNCH:
-            log.info(
-                "%s: attempt %d failed before it started (%s); launching again",
-                tracked.key,
-                event.attempt.number,
-                event.cause,
-                extra={"action": "relaunch"},
-            )
-            tracked.become(event.attempt.number + 1)
-            self._ready.add(tracked)
-        elif step is NOTE:
+        if step is NOTE:
             if runs and tracked.newest:
                 self.event_buffer[tracked.key] = (RUNNING, tracked.launch_id)
+        elif step is RELAUNCH or step is RENEW:
+            self._launch_again(tracked, event, step)
         else:
             tracked.succeeded = step is SUCCEED
             self._done(tracked)
+
+    def _launch_again(self, tracked: Tracked, event: PodEvent, step: Step) -> None:
+        """The next attempt, or the same one once more; with a newer command if there is one."""
+        log.info(
+            "%s: attempt %d did not start (%s); publishing it again",
+            tracked.key,
+            event.attempt.number,
+            event.cause,
+            extra={"action": step.value},
+        )
+        renewal = None if self._renew is None else self._renew(tracked.launch)
+        if step is RELAUNCH:
+            tracked.become(event.attempt.number + 1)
+        elif renewal is None:
+            tracked.succeeded = False
+            self._done(tracked)
+            return
+        else:
+            # It has waited for longer than all that are queued; at their end it might never
+            # get its turn before it expires again.
+            tracked.priority = self.config.broker.priorities[0]
+        if renewal is not None:
+            tracked.renew(renewed(tracked.message, renewal, tracked.deadline))
+        self._ready.add(tracked)
 
     def _done(self, tracked: Tracked) -> None:
         if not tracked.newest:

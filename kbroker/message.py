@@ -124,8 +124,11 @@ class LaunchRequest(Value, frozen=True):
         launch_id: names this queueing of the try.
         queue: one of the configured priorities; None, or any other, is the default one.
         executor_config: per-task overrides, see `KubernetesExecutorConfig.from_dict`.
-        expires_at: when it stops being worth launching, seconds since the epoch; None
-            leaves it to `core.launch_timeout`.
+        expires_at: when the command stops being worth launching, seconds since the epoch;
+            None leaves it to `core.launch_timeout`.
+        queued_at: when its scheduler wanted it first, seconds since the epoch; None is now.
+        started: whether its container is known to have started: then it is never launched
+            again, even if nothing is left of it.
     """
 
     HIDDEN: ClassVar[frozenset[str]] = frozenset({"command", "executor_config"})
@@ -136,6 +139,8 @@ class LaunchRequest(Value, frozen=True):
     queue: str | None = None
     executor_config: Mapping[str, Any] | None = None
     expires_at: float | None = None
+    queued_at: float | None = None
+    started: bool = False
 
 
 class Removal(StrEnum):

@@ -172,6 +172,8 @@ class Reconciliation:
         last = seen.event or known
         if action is Repair.APPLY and seen.event is not None:
             self._owner.take(tracked, seen.event)
+        elif action is Repair.PUBLISH and tracked.phase is Phase.RUNNING:
+            self._owner.take(tracked, _nothing_left(tracked))
         elif action is Repair.PUBLISH:
             self._owner.publish_again(tracked)
         elif action is Repair.VANISHED and last is not None:
@@ -180,6 +182,21 @@ class Reconciliation:
             self._owner.take(tracked, _dead(tracked, last))
         elif not tracked.attempt_known:
             self.soon(tracked)
+
+
+def _nothing_left(tracked: Tracked) -> PodEvent:
+    """The failure of a launch that had started, and of which neither record nor pod is left."""
+    cluster, namespace = tracked.place
+    return PodEvent(
+        attempt=tracked.attempt,
+        cluster=cluster,
+        namespace=namespace,
+        pod="",
+        state=PodState.FAILED,
+        started=Started.YES,
+        cause=Cause.VANISHED,
+        message="its pod is gone and nobody saw how it ended; it had started",
+    )
 
 
 def _dead(tracked: Tracked, last: PodEvent | None) -> PodEvent:

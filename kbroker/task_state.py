@@ -33,6 +33,7 @@ class Step(StrEnum):
     IGNORE = "ignore"  # it says nothing new
     NOTE = "note"  # remember it as the new phase
     RELAUNCH = "relaunch"  # publish the next attempt
+    RENEW = "renew"  # publish the same attempt with a command that is good for longer
     SUCCEED = "succeed"
     FAIL = "fail"
 
@@ -55,12 +56,13 @@ class News(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     REPEATABLE = "repeatable"  # failed, nothing had started, and another attempt is allowed
+    EXPIRED = "expired"  # its command is too old to be launched, and a newer one can be had
 
 
 # What is asked for every event by its name alone: to look a member up in its class takes longer
 # than the rest of a rule, in Python 3.11.
 BUFFERED, PUBLISHED, WAITING, PENDING, RUNNING, DONE = Phase
-IGNORE, NOTE, RELAUNCH, SUCCEED, FAIL = Step
+IGNORE, NOTE, RELAUNCH, RENEW, SUCCEED, FAIL = Step
 OLDER, SAME, OTHER, NEWER = Whose
 
 
@@ -68,11 +70,12 @@ def _row(*steps: Step) -> dict[News, Step]:
     return dict(zip(News, steps, strict=True))
 
 
-#               waiting pending running succeeded failed repeatable
-_EARLY = _row(NOTE, NOTE, NOTE, SUCCEED, FAIL, RELAUNCH)
-_EXISTS = _row(IGNORE, NOTE, NOTE, SUCCEED, FAIL, RELAUNCH)
+#               waiting pending running succeeded failed repeatable expired
+_EARLY = _row(NOTE, NOTE, NOTE, SUCCEED, FAIL, RELAUNCH, RENEW)
+# A pod that exists was launched in time, whoever else still had its message.
+_EXISTS = _row(IGNORE, NOTE, NOTE, SUCCEED, FAIL, RELAUNCH, IGNORE)
 # What was seen to run has started, whatever is said later.
-_RUNS = _row(IGNORE, IGNORE, NOTE, SUCCEED, FAIL, FAIL)
+_RUNS = _row(IGNORE, IGNORE, NOTE, SUCCEED, FAIL, FAIL, IGNORE)
 _NOTHING = dict.fromkeys(News, IGNORE)
 
 # The life of a launch: of which pod, and where it stands → what is said → what to do.
@@ -111,6 +114,7 @@ class View(Value, frozen=True):
         uid: of the pod that runs it, if one was seen.
         relaunch_limit: how many attempts may follow the first.
         expired: whether another attempt would come too late.
+        renewable: whether its scheduler has a newer command for one that expired.
     """
 
     phase: Phase
@@ -118,6 +122,7 @@ class View(Value, frozen=True):
     uid: str | None
     relaunch_limit: int
     expired: bool = False
+    renewable: bool = False
 
 
 def next_step(view: View, event: PodEvent) -> Step:
@@ -136,6 +141,8 @@ def whose(view: View, event: PodEvent) -> Whose:
 
 def news(view: View, event: PodEvent) -> News:
     """What the event says, given which attempts may follow its own."""
+    if event.state is _FAILED and view.renewable and event.cause is Cause.EXPIRED:
+        return News.EXPIRED
     if event.state is _FAILED and relaunchable(event):
         allowed = not view.expired and event.attempt.number <= view.relaunch_limit
         return News.REPEATABLE if allowed else News.FAILED

@@ -15,6 +15,7 @@ from kbroker.message import (
     Removal,
     check_command,
 )
+from kbroker.renewal import earlier
 from kbroker.task import Attempt, Launch, TaskKey
 from kbroker.task_state import BUFFERED, PHASE_OF, RUNNING, Phase, View
 
@@ -26,7 +27,7 @@ class Tracked:
     Attributes:
         message: what is published; its attempt is the present one.
         priority: the priority queue it goes to.
-        queued_at: when the executor got it, seconds since the epoch.
+        queued_at: when its scheduler wanted it, seconds since the epoch.
         phase: where it stands.
         attempt_known: False after an adoption, until Redis or a publication says which.
         published_at: when it went to the broker, seconds since the epoch.
@@ -35,6 +36,7 @@ class Tracked:
         launched_at: when its pod was first seen.
         started_at: when its container started.
         entries: ids of result stream entries to delete at the end.
+        deadline: when it is not to be launched any more, ms since the epoch; None is never.
         not_before: monotonic time before which it is not published (again).
         succeeded: its final state, once it is known.
         newest: whether it speaks for its key, which `LaunchRegistry` decides.
@@ -47,6 +49,7 @@ class Tracked:
     queued_at: float
     phase: Phase = BUFFERED
     attempt_known: bool = True
+    deadline: int | None = None
     published_at: float | None = None
     last: PodEvent | None = None
     uid: str | None = None
@@ -96,11 +99,18 @@ class Tracked:
             return None
         return self.last.message
 
-    def view(self, relaunch_limit: int, now: float) -> View:
-        """What the rules need to know; `now` is in seconds since the epoch."""
+    def view(self, relaunch_limit: int, now: float, *, renews: bool = False) -> View:
+        """What the rules need to know.
+
+        Args:
+            relaunch_limit: how many attempts may follow the first.
+            now: seconds since the epoch.
+            renews: whether its scheduler gives newer commands.
+        """
+        renewable = renews and (self.deadline is None or now * 1000 < self.deadline)
         expires = self.message.expires_at
-        expired = expires is not None and now * 1000 > expires
-        return View(self.phase, self.attempt.number, self.uid, relaunch_limit, expired)
+        expired = expires is not None and now * 1000 > expires and not renewable
+        return View(self.phase, self.attempt.number, self.uid, relaunch_limit, expired, renewable)
 
     def note(self, event: PodEvent) -> bool:
         """Take in an event of the present or a later attempt; whether it says that it runs now."""
@@ -125,6 +135,11 @@ class Tracked:
         self.phase = BUFFERED
         self.uid = None
         self.launched_at = self.started_at = None
+
+    def renew(self, message: LaunchMessage) -> None:
+        """Turn to a newer message of the present attempt, which is not on the broker yet."""
+        self.message = message
+        self.phase = BUFFERED
 
     def outcome(self, now: float) -> Outcome:
         """How it ended; `now` stands in where the cluster gave no time."""
@@ -178,8 +193,9 @@ def track(request: LaunchRequest, config: KubeConfig, executor_id: str, now: flo
     if not isinstance(request.key, TaskKey):
         raise TaskError(f"key must be a TaskKey, not {type(request.key).__name__}")
     overrides = KubernetesExecutorConfig.from_dict(request.executor_config)
+    queued_at = now if request.queued_at is None else request.queued_at
     limit = overrides.launch_timeout or config.core.launch_timeout
-    expires = request.expires_at or (now + limit if limit else None)
+    deadline = int((queued_at + limit) * 1000) if limit else None
     launch = Launch(config.core.deployment, request.key, request.launch_id)
     message = LaunchMessage(
         attempt=launch.attempt(1),
@@ -188,9 +204,9 @@ def track(request: LaunchRequest, config: KubeConfig, executor_id: str, now: flo
         namespace=overrides.namespace or config.kubernetes.namespace,
         command=check_command(request.command),
         executor_config=overrides.as_dict(),
-        enqueued_at=int(now * 1000),
-        expires_at=None if expires is None else int(expires * 1000),
+        enqueued_at=int(queued_at * 1000),
+        expires_at=earlier(request.expires_at, deadline),
     )
     known = request.queue is not None and request.queue in config.broker.priorities
     priority = request.queue if known and request.queue else config.broker.default_priority
-    return Tracked(message, priority, now)
+    return Tracked(message, priority, queued_at, deadline=deadline)

@@ -5,14 +5,18 @@
 local prefix, owner, attempt = ARGV[1], ARGV[3], tonumber(ARGV[4])
 if not holds(KEYS[1], ARGV[2]) then return {'lease'} end
 local found = record(KEYS[2], 'dead')
+-- Whether the attempt came to nothing because its message was too old: it may have a newer one.
+local function expired()
+  return not found.uid and cjson.decode(found.event or '{}').cause == 'expired'
+end
 if found.state then
   if found.owner ~= owner then return {'owner', found.owner} end
   if found.state ~= 'wanted' then return {found.state} end
   if attempt == found.attempt then
     if found.uid then return {'launched'} end
-    if found.final then return {'final'} end
+    if found.final and not expired() then return {'final'} end
     if found.dead then return {'dead'} end
-    if waits(prefix, found, ARGV[6]) then return {'waiting', found.entry} end
+    if not found.final and waits(prefix, found, ARGV[6]) then return {'waiting', found.entry} end
   elseif attempt ~= found.attempt + 1 then
     return {'attempt', tostring(found.attempt)}
   end
@@ -20,7 +24,7 @@ if found.state then
   if found.create_before > now_ms() then
     return {'window', string.format('%d', found.create_before)}
   end
-  if attempt ~= found.attempt then
+  if attempt ~= found.attempt or found.final then
     if found.uid then
       unwanted(prefix, KEYS[2], found, found.pod, found.uid, 'replaced by the next attempt')
     end

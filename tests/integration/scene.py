@@ -10,13 +10,14 @@ import orjson
 
 from kbroker import naming
 from kbroker.event import Cause, PodEvent, PodState, Started
-from kbroker.executor import KubernetesExecutor
+from kbroker.executor import KubernetesExecutor, Observe
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
 from kbroker.launch_reply import Granted
 from kbroker.lease import Lease
 from kbroker.message import LaunchMessage
 from kbroker.redis_client import connect, run
+from kbroker.renewal import Renew
 from kbroker.task import Attempt, TaskKey
 from tests.records import Records
 
@@ -70,12 +71,19 @@ class Scene:
         terms = {"token": self.watch_lease.token, "leader": "scene"}
         assert run(self.redis, [self.records.checkpoint(PLACE, self.version, **terms)]) == [True]
 
-    def executor(self, executor_id: str = "exec-1", **values: Any) -> KubernetesExecutor:
+    def executor(
+        self,
+        executor_id: str = "exec-1",
+        *,
+        renew: Renew | None = None,
+        observe: Observe | None = None,
+        **values: Any,
+    ) -> KubernetesExecutor:
         """A started executor of this installation."""
         overrides = {"core.executor_id": executor_id}
         overrides.update({k.replace("__", "."): v for k, v in values.items()})
         config = KubeConfig.from_values(**{**self.overrides(), **overrides})
-        executor = KubernetesExecutor(config)
+        executor = KubernetesExecutor(config, renew=renew, observe=observe)
         executor.start()
         return executor
 

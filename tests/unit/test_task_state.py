@@ -43,33 +43,33 @@ def view(phase: Phase = Phase.PUBLISHED, **values) -> View:
 
 
 # Of which pod, and where the launch stands → what follows from waiting, pending, running,
-# succeeded, failed, and failed with proof that nothing started:
-# Note, Succeed, Fail, Relaunch, or nothing.
+# succeeded, failed, failed with proof that nothing started, and expired:
+# Note, Succeed, Fail, Relaunch, reneW, or nothing.
 LIFE = """
-older buffered   . . . . . .
-older published  . . . . . .
-older waiting    . . . . . .
-older pending    . . . . . .
-older running    . . . . . .
-older done       . . . . . .
-same  buffered   N N N S F R
-same  published  N N N S F R
-same  waiting    N N N S F R
-same  pending    . N N S F R
-same  running    . . N S F F
-same  done       . . . . . .
-other buffered   . . . . . .
-other published  . . . . . .
-other waiting    . . . . . .
-other pending    . . . . . .
-other running    . . . . . .
-other done       . . . . . .
-newer buffered   N N N S F R
-newer published  N N N S F R
-newer waiting    N N N S F R
-newer pending    N N N S F R
-newer running    N N N S F R
-newer done       . . . . . .
+older buffered   . . . . . . .
+older published  . . . . . . .
+older waiting    . . . . . . .
+older pending    . . . . . . .
+older running    . . . . . . .
+older done       . . . . . . .
+same  buffered   N N N S F R W
+same  published  N N N S F R W
+same  waiting    N N N S F R W
+same  pending    . N N S F R .
+same  running    . . N S F F .
+same  done       . . . . . . .
+other buffered   . . . . . . .
+other published  . . . . . . .
+other waiting    . . . . . . .
+other pending    . . . . . . .
+other running    . . . . . . .
+other done       . . . . . . .
+newer buffered   N N N S F R W
+newer published  N N N S F R W
+newer waiting    N N N S F R W
+newer pending    N N N S F R W
+newer running    N N N S F R W
+newer done       . . . . . . .
 """
 STEPS = {
     ".": Step.IGNORE,
@@ -77,6 +77,7 @@ STEPS = {
     "S": Step.SUCCEED,
     "F": Step.FAIL,
     "R": Step.RELAUNCH,
+    "W": Step.RENEW,
 }
 CASES = [
     (Whose(words[0]), Phase(words[1]), news, STEPS[letter])
@@ -89,6 +90,10 @@ def said(of: Whose, news: News) -> PodEvent:
     """An event that says this, to a launch at its second attempt with a pod "known"."""
     number = {Whose.OLDER: 1, Whose.NEWER: 3}.get(of, 2)
     uid = "known" if of is Whose.SAME else "another"
+    if news is News.EXPIRED:
+        return event(
+            PodState.FAILED, number, uid=uid if of is Whose.OTHER else None, cause=Cause.EXPIRED
+        )
     if news is News.REPEATABLE:
         return event(PodState.FAILED, number, uid=uid, started=Started.NEVER)
     return event(PodState(news), number, uid=uid, started=Started.UNKNOWN)
@@ -102,7 +107,7 @@ def test_the_table_is_complete() -> None:
 
 @pytest.mark.parametrize(("of", "phase", "news", "step"), CASES)
 def test_step(of: Whose, phase: Phase, news: News, step: Step) -> None:
-    launch = View(phase, attempt=2, uid="known", relaunch_limit=3)
+    launch = View(phase, attempt=2, uid="known", relaunch_limit=3, renewable=True)
     assert next_step(launch, said(of, news)) is step
 
 
@@ -124,6 +129,12 @@ def test_which_failures_are_relaunched(values, seen, step: Step) -> None:
     number = seen.pop("attempt", 1)
     failure = event(PodState.FAILED, number, **{"cause": Cause.IMAGE_PULL, **seen})
     assert next_step(view(**values), failure) is step
+
+
+def test_an_expired_launch_of_which_nothing_newer_can_be_had_fails() -> None:
+    expired = event(PodState.FAILED, uid=None, cause=Cause.EXPIRED, started=Started.NEVER)
+    assert next_step(view(), expired) is Step.FAIL
+    assert next_step(view(renewable=True), expired) is Step.RENEW
 
 
 @pytest.mark.parametrize(
