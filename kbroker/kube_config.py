@@ -8,7 +8,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from kbroker.settings import (
     LauncherSettings,
     WatcherSettings,
     bounds_of,
+    field_bounds,
 )
 
 ENV_PREFIX = "KBROKER__"
@@ -72,6 +73,7 @@ class KubeConfig:
         path: str | Path | None = None,
         env: Mapping[str, str] | None = None,
         overrides: Mapping[str, Any] | None = None,
+        override_source: Callable[[str], str] = "argument {}".format,
     ) -> KubeConfig:
         """Read the configuration.
 
@@ -81,6 +83,7 @@ class KubeConfig:
                 overrides the file.
             overrides: "section.key" → value, stronger than all else; a text is read
                 as in the environment.
+            override_source: "section.key" → where an override came from, for the user.
 
         Raises:
             ConfigError: an unknown section or key, a wrong type, a value that is not
@@ -90,14 +93,14 @@ class KubeConfig:
         path = path or env.get(ENV_FILE) or None
         values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         sources: dict[str, str] = {}
-        arguments = [(name, value, f"argument {name}") for name, value in (overrides or {}).items()]
+        arguments = [(name, v, override_source(name)) for name, v in (overrides or {}).items()]
         for name, value, source in [
             *(() if path is None else _from_file(Path(path))),
-            *((n, _Text(v), s) for n, v, s in _from_env(env)),
-            *((n, _Text(v) if isinstance(v, str) else v, s) for n, v, s in arguments),
+            *((n, Text(v), s) for n, v, s in _from_env(env)),
+            *((n, Text(v) if isinstance(v, str) else v, s) for n, v, s in arguments),
         ]:
             section, key = _known(name, source)
-            values[section][key] = _checked(section, key, value, source)
+            values[section][key] = checked(SECTIONS[section], key, value, f"{source}: {name}")
             sources[name] = source
         sections = {section: SECTIONS[section](**values[section]) for section in SECTIONS}
         return cls(**sections, sources=types.MappingProxyType(sources))
@@ -127,7 +130,7 @@ class KubeConfig:
         """The environment variables that give a child process this configuration."""
         defaults = KubeConfig().values()
         return {
-            ENV_PREFIX + name.upper().replace(".", "__"): _as_text(value)
+            ENV_PREFIX + name.upper().replace(".", "__"): as_text(value)
             for name, value in self.values().items()
             if value != defaults[name]
         }
@@ -170,10 +173,41 @@ class KubeConfig:
         return ConfigError(f"{self.source(name)}: {name} = {_shown(value)}: {problem}")
 
 
-class _Text(str):
+class Text(str):
     """A value that has no type of its own yet: it comes from the environment or a command line."""
 
     __slots__ = ()
+
+
+def checked(settings: type[Any], key: str, value: Any, label: str) -> Any:
+    """A value as the field of a class of settings wants it.
+
+    Args:
+        settings: a dataclass whose fields were made by `setting`.
+        key: the field.
+        value: of its type; a `Text` is read as one of the environment.
+        label: names the setting and where the value came from, for the user.
+
+    Raises:
+        ConfigError: a wrong type, or a value that is not allowed.
+    """
+    wanted = typing.get_type_hints(settings)[key]
+    try:
+        text = isinstance(value, Text)
+        converted = _from_text(value, wanted) if text else _converted(value, wanted)
+    except ValueError:
+        raise ConfigError(f"{label} = {_shown(value)}: must be {_type_name(wanted)}") from None
+    problem = field_bounds(settings)[key].problem(converted)
+    if problem:
+        raise ConfigError(f"{label} = {_shown(value)}: {problem}")
+    return converted
+
+
+def as_text(value: Any) -> str:
+    """A value as the environment would say it."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _known(name: str, source: str) -> tuple[str, str]:
@@ -220,21 +254,6 @@ def _from_env(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     return given
 
 
-def _checked(section: str, key: str, value: Any, source: str) -> Any:
-    wanted = typing.get_type_hints(SECTIONS[section])[key]
-    try:
-        text = isinstance(value, _Text)
-        converted = _from_text(value, wanted) if text else _converted(value, wanted)
-    except ValueError:
-        raise ConfigError(
-            f"{source}: {section}.{key} = {_shown(value)}: must be {_type_name(wanted)}"
-        ) from None
-    problem = bounds_of(section)[key].problem(converted)
-    if problem:
-        raise ConfigError(f"{source}: {section}.{key} = {_shown(value)}: {problem}")
-    return converted
-
-
 def _converted(value: Any, wanted: Any) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -258,12 +277,6 @@ def _from_text(text: str, wanted: Any) -> Any:
 
 def _type_name(wanted: Any) -> str:
     return _TYPE_NAMES.get(wanted, "a list of texts")
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _shown(value: Any) -> str:

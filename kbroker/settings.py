@@ -251,4 +251,9 @@ SECTIONS: Mapping[str, type[Any]] = {
 
 def bounds_of(section: str) -> dict[str, Bounds]:
     """Key → bounds of one section, in the order of the file."""
-    return {f.name: f.metadata["bounds"] for f in fields(SECTIONS[section])}
+    return field_bounds(SECTIONS[section])
+
+
+def field_bounds(settings: type[Any]) -> dict[str, Bounds]:
+    """Key → bounds of a dataclass whose fields were made by `setting`."""
+    return {f.name: f.metadata["bounds"] for f in fields(settings)}

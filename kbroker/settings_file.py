@@ -62,16 +62,17 @@ def page() -> str:
         parts.append(f"\n## [{section}]\n\n{about}\n\n")
         parts.append("| key | default | meaning |\n| --- | --- | --- |\n")
         for entry in fields(settings):
-            meaning = _meaning(entry.metadata["bounds"]).replace("|", "\\|")
-            parts.append(f"| `{entry.name}` | `{_toml(entry.default)}` | {meaning} |\n")
+            text = meaning(entry.metadata["bounds"]).replace("|", "\\|")
+            parts.append(f"| `{entry.name}` | `{_toml(entry.default)}` | {text} |\n")
     return "".join(parts)
 
 
 def _comment(bounds: Bounds) -> list[str]:
-    return [f"# {line}" for line in textwrap.wrap(_meaning(bounds), 88)]
+    return [f"# {line}" for line in textwrap.wrap(meaning(bounds), 88)]
 
 
-def _meaning(bounds: Bounds) -> str:
+def meaning(bounds: Bounds) -> str:
+    """What a setting means, and what it may be, in one sentence."""
     allowed = []
     if bounds.unit:
         allowed.append({"s": "seconds"}.get(bounds.unit, bounds.unit))
