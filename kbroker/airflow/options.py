@@ -100,7 +100,7 @@ class Option:
             return text
         variable = ENV_PREFIX + self.setting.upper().replace(".", "__")
         return (
-            f"{text} At its default, kbroker's own configuration decides: {self.setting} in the "
+            f"{text}\nAt its default, kbroker's own configuration decides: {self.setting} in the "
             f"file that $KBROKER_CONFIG names, or ${variable}."
         )
 
