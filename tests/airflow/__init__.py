@@ -1,0 +1,1 @@
+"""kbroker's Airflow executor, proven with the real Airflow: `make test-airflow`."""

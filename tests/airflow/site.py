@@ -1,0 +1,313 @@
+"""An Airflow installation for the tests: its processes, its settings, and kbroker's beside it.
+
+SQLite, one process each of API server, scheduler, DAG processor and triggerer, kbroker's
+launchers and watcher, an embedded Redis and the local cluster, all on loopback.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kbroker.local.redis_server import EmbeddedRedis
+from tests.airflow.api import Api, Run
+from tests.airflow.ledger import Ledger
+from tests.airflow.pods import Pods
+from tests.integration.stack import ROOT, Process, Stack
+
+HERE = Path(__file__).parent
+NAMESPACE = "default"
+DEPLOYMENT = "test-airflow"
+
+# Seconds. What the tests wait for follows from these.
+CREATE_WINDOW = 12.0
+HEALTH_THRESHOLD = 10
+ORPHANS_EVERY = 3
+
+DAGS = {"mapped", "flow", "overrides", "priorities", "gated", "gated_deferred", "unplaceable"}
+LAUNCHERS = 2
+POOLS = {"six": 6, "one": 1}
+
+# Tasks that run at once: each costs about five seconds of CPU before it does anything.
+PARALLELISM = 8
+
+
+class Site(Stack):
+    """Airflow with kbroker, as real processes.
+
+    Args:
+        folder: everything is written below it.
+    """
+
+    scheduler: Process
+    api_server: Process
+    dag_processor: Process
+    triggerer: Process
+    watching: Process
+    pods: Pods
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder,
+            core__deployment=DEPLOYMENT,
+            kubernetes__namespace=NAMESPACE,
+            kubernetes__create_window=CREATE_WINDOW,
+            kubernetes__pod_template_file=str(folder / "pod_template.yaml"),
+            kubernetes__merge="airflow",
+            # A task process may take long to say a word on a busy machine.
+            watcher__pending_timeout=120.0,
+        )
+        # Its data outlive it, and it comes back on the same port.
+        self.redis_server = EmbeddedRedis(_free_port(), folder=folder / "redis")
+        self.other_template = folder / "other_template.yaml"
+        self.home = folder / "home"
+        self.pod_home = folder / "pod-home"
+        self.task_logs = folder / "task-logs"
+        self.gates = folder / "gates"
+        self.port = _free_port()
+        self.api = Api(f"http://127.0.0.1:{self.port}")
+        self.ledger = Ledger(self.ledger_path)
+        self.launchers: list[Process] = []
+        self._secret = secrets.token_hex(32)
+
+    def _begin(self) -> None:
+        super()._begin()
+        for made in (self.home, self.pod_home, self.task_logs, self.gates):
+            made.mkdir()
+        self._write_pod_template()
+        # Written beforehand: pods that started at once would each write it.
+        (self.pod_home / "airflow.cfg").touch()
+        (self.home / "airflow.cfg").touch()
+        migrated = subprocess.run(
+            self._airflow("db", "migrate"),
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert migrated.returncode == 0, migrated.stdout + migrated.stderr
+        self.api_server = self._run("api-server", "--host", "127.0.0.1", "--port", str(self.port))
+        self.dag_processor = self._run("dag-processor")
+        self.triggerer = self._run("triggerer", "--skip-serve-logs")
+        self.start_watcher()
+        self.start_launchers()
+        self.pods = Pods(self.cluster.admin, NAMESPACE)
+        self.start_scheduler()
+        self.until("the API server answers", self.api.answers, 120)
+        self.until("every DAG is parsed", lambda: self.api.dags() >= DAGS, 120)
+        assert not self.api.import_errors()
+        for name, slots in POOLS.items():
+            self.api.make_pool(name, slots)
+        self.until_led()
+
+    # Processes.
+
+    def start_scheduler(self) -> None:
+        """One more scheduler; `scheduler` is the last one."""
+        self.scheduler = self._run("scheduler", "--skip-serve-logs")
+
+    def start_launchers(self) -> None:
+        """As many launchers as are missing."""
+        while len(self.launchers) < LAUNCHERS:
+            self.launchers.append(self.launcher())
+
+    def start_watcher(self) -> None:
+        """One more watcher; `watching` is the last one."""
+        self.watching = self.watcher()
+
+    def end(self, process: Process) -> None:
+        """SIGKILL a process; any other one that ends fails the test."""
+        process.kill()
+        self.processes.remove(process)
+        self.launchers = [launcher for launcher in self.launchers if launcher is not process]
+
+    def _run(self, name: str, *arguments: str) -> Process:
+        """Start one of Airflow's processes."""
+        self._count += 1
+        process = Process(
+            self._airflow(name, *arguments),
+            self.environment,
+            self.folder / f"airflow-{name}-{self._count}.log",
+        )
+        self.processes.append(process)
+        return process
+
+    @staticmethod
+    def _airflow(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "airflow", *arguments]
+
+    # Settings.
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of Airflow's own processes."""
+        ours = {"PYTHONPATH": str(ROOT), "OTHER_TEMPLATE": str(self.other_template)}
+        return {**_inherited(), **ours, **self._settings_of_airflow()}
+
+    def _settings_of_airflow(self) -> dict[str, str]:
+        config = self.config()
+        values: dict[str, dict[str, Any]] = {
+            "core": {
+                "executor": os.environ.get(
+                    "KBROKER_TEST_EXECUTOR", "kbroker.airflow.KBrokerExecutor"
+                ),
+                "dags_folder": HERE / "dags",
+                "load_examples": False,
+                "dags_are_paused_at_creation": False,
+                "parallelism": PARALLELISM,
+                "fernet_key": "",
+                "simple_auth_manager_all_admins": True,
+                "simple_auth_manager_passwords_file": self.home / "passwords",
+                "execution_api_server_url": self._execution_api,
+            },
+            # Writers wait for one another, as long as it takes on a busy machine.
+            "database": {"sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db?timeout=60"},
+            "api": {
+                "base_url": f"http://127.0.0.1:{self.port}",
+                "secret_key": self._secret,
+            },
+            "api_auth": {"jwt_secret": self._secret},
+            "scheduler": {
+                "job_heartbeat_sec": 1,
+                "scheduler_heartbeat_sec": 1,
+                "scheduler_idle_sleep_time": 0.5,
+                "scheduler_health_check_threshold": HEALTH_THRESHOLD,
+                "orphaned_tasks_check_interval": ORPHANS_EVERY,
+                "trigger_timeout_check_interval": 2,
+            },
+            "triggerer": {"job_heartbeat_sec": 1},
+            "dag_processor": {
+                "parsing_processes": 1,
+                "min_file_process_interval": 3600,
+                "refresh_interval": 3600,
+            },
+            "logging": {"base_log_folder": self.task_logs},
+            "kbroker": {
+                "broker_url": self.redis_server.url,
+                "deployment": DEPLOYMENT,
+                "namespace": NAMESPACE,
+                "create_window": CREATE_WINDOW,
+                "relaunch_limit": 1,
+                "check_interval": 1,
+                # Tasks here do not notice by themselves: see _settings_of_pods.
+                "stop_grace": 2,
+                "executor_lease": config.core.executor_lease,
+                "reconcile_interval": config.core.reconcile_interval,
+            },
+        }
+        return {"AIRFLOW_HOME": str(self.home), **_as_env(values)}
+
+    @property
+    def _execution_api(self) -> str:
+        return f"http://127.0.0.1:{self.port}/execution/"
+
+    @property
+    def _settings_of_pods(self) -> dict[str, str]:
+        """What a task needs: no database, no secret; its token comes with the workload."""
+        values: dict[str, dict[str, Any]] = {
+            "core": {
+                "dags_folder": HERE / "dags",
+                "load_examples": False,
+                "execution_api_server_url": self._execution_api,
+            },
+            # So rarely that no task ends by itself because its state was changed from outside.
+            "workers": {"min_heartbeat_interval": 60},
+            "logging": {"base_log_folder": self.task_logs},
+        }
+        return {"AIRFLOW_HOME": str(self.pod_home), **_as_env(values)}
+
+    def _write_pod_template(self) -> None:
+        template = yaml.safe_load((HERE / "pod_template.yaml").read_text())
+        container = template["spec"]["containers"][0]
+        # `python` is the interpreter that runs these tests.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
+        values = {
+            "PATH": path,
+            "LEDGER": str(self.ledger_path),
+            "GATES": str(self.gates),
+            **self._settings_of_pods,
+        }
+        container["env"] += [{"name": name, "value": value} for name, value in values.items()]
+        (self.folder / "pod_template.yaml").write_text(yaml.safe_dump(template))
+        container["env"].append({"name": "FORM", "value": "template"})
+        self.other_template.write_text(yaml.safe_dump(template))
+
+    # Waiting.
+
+    def until(self, what: str, condition: Any, seconds: float = 60.0) -> Any:
+        """Wait until the condition is true; its value.
+
+        Raises:
+            AssertionError: it does not become true, or a process has ended; says what all
+                processes said last.
+        """
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            ended = [process.log.name for process in self.processes if not process.alive]
+            assert not ended, f"{ended} ended by itself\n{self.logs()}"
+            assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self.logs()}"
+            time.sleep(0.2)
+        return value
+
+    # Tasks that wait, and what became of them.
+
+    def gated(self, name: str, *, dag: str = "gated") -> Run:
+        """Trigger a run whose only task, "gated", waits at a gate of the run's name."""
+        return self.api.trigger(dag, name, gate=name, second_gate=f"{name}-2")
+
+    def has_started(self, *runs: Run, what: str = "start") -> bool:
+        """Whether the task of each of these runs has."""
+        return all(any(e.what == what for e in self.ledger.of(*run.key)) for run in runs)
+
+    def published(self) -> int:
+        """How many launches wait for a launcher."""
+        queues = (self.keys.launch_queue("default", p) for p in self.config().broker.priorities)
+        return sum(int(self.redis.xlen(queue)) for queue in queues)
+
+    def assert_each_ran_once(self, *runs: Run) -> None:
+        """The task of each of these runs started once, ended, succeeded and used one try.
+
+        No pod is left.
+        """
+        for run in runs:
+            assert run.state() == "success", (run.key, self.logs())
+            assert self.ledger.starts(*run.key) == [("gated", -1, 1)], self.logs()
+            assert [tried["try_number"] for tried in run.tries("gated")] == [1]
+        gone = {run.run for run in runs}
+        self.until("every pod is gone", lambda: not any(self.pods.of(run) for run in gone), 40)
+
+    def open_gate(self, name: str) -> None:
+        """Let the tasks that wait at this gate go on."""
+        (self.gates / name).touch()
+
+
+def _as_env(values: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Settings as Airflow reads them from the environment."""
+    return {
+        f"AIRFLOW__{section.upper()}__{name.upper()}": str(value)
+        for section, options in values.items()
+        for name, value in options.items()
+    }
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without what would change the configuration of what is tested."""
+    ours = ("AIRFLOW", "KBROKER__", "KUBECONFIG")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
