@@ -24,10 +24,9 @@ os.environ.update(
 
 def make_tables() -> None:
     """The tables of Airflow's models, without constraints that other tests' rows would need."""
+    from airflow import models, settings  # noqa: PLC0415
     from airflow.models.base import Base  # noqa: PLC0415
     from sqlalchemy import event  # noqa: PLC0415
-
-    from airflow import models, settings  # noqa: PLC0415
 
     models.import_all_models()
     event.listen(settings.engine, "connect", lambda db, _: db.execute("PRAGMA foreign_keys=OFF"))
