@@ -9,12 +9,12 @@ For overrides that were written for Airflow's KubernetesExecutor. The rules are 
   volumes;
 - labels and annotations are merged, other fields of the override replace the template's;
 - but an empty value (false, 0, "", [], or {} of a map of strings) says nothing: the
-  template's stays. So an override cannot delete or switch off anything.
+  template's stays, even one that is empty too. So an override cannot delete or switch off
+  anything.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +32,7 @@ def airflow_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[
     Raises:
         TemplateError: a field that must be a list or an object is none.
     """
-    pod, other = copy.deepcopy(dict(base)), _stated(override)
+    pod, other = _stated(base), _stated(override)
     if "spec" in other:
         other["spec"] = _spec(_object(pod, "spec"), _object(other, "spec"))
     if "metadata" in other:
@@ -99,7 +99,7 @@ def _appended(base: _Fields, other: _Fields, names: tuple[str, ...]) -> _Fields:
 def _filled(base: _Fields, other: _Fields) -> _Fields:
     """`other`, and what only `base` states."""
     for name, value in base.items():
-        if _says_nothing(name, other.get(name)) and not _says_nothing(name, value):
+        if _says_nothing(name, other.get(name)):
             other[name] = value
     return other
 
