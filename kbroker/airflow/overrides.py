@@ -65,17 +65,13 @@ def _ours(name: object) -> bool:
     """
     if name in _KNOWN:
         return True
-    bare = _bare(str(name))
+    given = str(name).lower()
     for known in _KNOWN:
-        if difflib.SequenceMatcher(None, bare, _bare(known)).ratio() >= _MISSPELT:
+        if difflib.SequenceMatcher(None, given, known.lower()).ratio() >= _MISSPELT:
             raise ExecutorConfigError(
                 f"executor_config: unknown key {name!r}; did you mean {known!r}?"
             )
     return False
-
-
-def _bare(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
 
 
 def _pod(value: Any) -> dict[str, Any]:
