@@ -36,6 +36,10 @@ class TemplateError(UsageError):
     """A pod template or an override cannot be used as a pod manifest."""
 
 
+class MutationHookError(UsageError):
+    """The configured pod_mutation_hook failed, or left something that is no pod."""
+
+
 class MissingExtraError(UsageError):
     """A class needs an optional dependency that is not installed."""
 

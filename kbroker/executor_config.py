@@ -69,7 +69,8 @@ class KubernetesExecutorConfig:
             entry replaces the template's of that name.
         service_account_name: which the pod runs as.
         pod_template_file: path, where the launchers run, of a template for this task.
-        pod_override: a patch of the pod, as object or YAML, merged last (strategic merge).
+        pod_override: a patch of the pod, as object or YAML, merged last, as
+            `kubernetes.merge` says.
         namespace: where the pod is created.
         cluster: name of the cluster whose launchers create it.
         launch_timeout: seconds that the task may wait to be launched.

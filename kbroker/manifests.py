@@ -10,8 +10,9 @@ import orjson
 
 from kbroker.executor_config import KubernetesExecutorConfig
 from kbroker.message import LaunchMessage
+from kbroker.mutation_hook import MutationHook
 from kbroker.pod_blueprint import PodBlueprint
-from kbroker.pod_spec import blueprint, load_template
+from kbroker.pod_spec import blueprint, finished, load_template
 from kbroker.settings import KubernetesSettings
 
 _KINDS = 256  # of tasks, told apart by their overrides
@@ -25,11 +26,15 @@ class Manifests:
 
     Raises:
         TemplateError: the configured template is not usable.
+        ConfigError: the configured pod_mutation_hook cannot be imported.
+        MissingExtraError: there is one, and no Kubernetes client.
     """
 
     def __init__(self, settings: KubernetesSettings) -> None:
         self._settings = settings
-        self._template = load_template(settings.pod_template_file)
+        self._template = load_template(settings.pod_template_file, settings.merge)
+        path = settings.pod_mutation_hook
+        self._hook = MutationHook(path) if path else None
         # By content, so that what is kept can never be stale.
         self._blueprint = lru_cache(_KINDS)(self._drawn)
 
@@ -44,16 +49,22 @@ class Manifests:
         Raises:
             ExecutorConfigError: the task's overrides are not valid.
             TemplateError: the task's template is not usable.
+            MutationHookError: the pod_mutation_hook failed, or left no pod.
         """
         stated = orjson.dumps(message.executor_config)
         template = _overrides(stated).pod_template_file
         drawn = self._blueprint(stated, _changed(template) if template else 0)
-        return drawn.body(message, create_before)
+        body = drawn.body(message, create_before)
+        if self._hook is None:
+            return body
+        pod = self._hook.changed(orjson.loads(body), message.command)
+        # Whatever it did to the identity is undone.
+        return finished(pod, self._settings, str(self._hook)).body(message, create_before)
 
     def _drawn(self, stated: bytes, _changed: int) -> PodBlueprint:
         overrides = _overrides(stated)
         path = overrides.pod_template_file
-        template = load_template(path) if path else self._template
+        template = load_template(path, self._settings.merge) if path else self._template
         return blueprint(template, self._settings, overrides)
 
 

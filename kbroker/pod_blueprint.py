@@ -1,8 +1,8 @@
 """What the pods of many tasks have in common, encoded once; each pod adds its identity.
 
-The identity (name, namespace, kbroker's labels and annotations, the finalizer, the base
-container's command) is what the rest of kbroker finds its pods by: it is written over whatever
-claims to be it.
+The identity (name, namespace, kbroker's labels and annotations, the finalizer, what the base
+container runs) is what the rest of kbroker finds its pods by: it is written over whatever claims
+to be it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ class PodBlueprint:
 
     Args:
         pod: the manifest without an identity, with a container `base`; not kept.
+        as_args: the base container gets the task's command as its arguments, and keeps its
+            own command; by default the task's command takes the place of both.
     """
 
-    def __init__(self, pod: Mapping[str, Any]) -> None:
+    def __init__(self, pod: Mapping[str, Any], *, as_args: bool = False) -> None:
         metadata, spec = pod["metadata"], pod["spec"]
         self._pod = _encoded(pod, without=("metadata", "spec"))
         self._metadata = _encoded(metadata, without=("labels", "annotations", "finalizers"))
@@ -48,8 +50,10 @@ class PodBlueprint:
         containers = spec["containers"]
         self._containers = [orjson.Fragment(orjson.dumps(one)) for one in containers]
         self._place = [_name(one) for one in containers].index(BASE_CONTAINER)
+        self._words = "args" if as_args else "command"
         # Kubernetes would append arguments to the command.
-        self._base = _encoded(containers[self._place], without=("command", "args"))
+        replaced = (self._words, "args")
+        self._base = _encoded(containers[self._place], without=replaced)
 
     def body(self, message: LaunchMessage, create_before_ms: int | None) -> bytes:
         """The pod to create, as JSON.
@@ -64,7 +68,7 @@ class PodBlueprint:
         if create_before_ms is not None:
             annotations[CREATE_BEFORE] = create_before_annotation(create_before_ms)
         containers: list[Any] = self._containers.copy()
-        containers[self._place] = {**self._base, "command": message.command}
+        containers[self._place] = {**self._base, self._words: message.command}
         return orjson.dumps(
             {
                 **self._pod,

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from kbroker import launch_reasons
 from kbroker.api_calls import ApiCalls, CallFailed
-from kbroker.errors import ExecutorConfigError, TemplateError
+from kbroker.errors import ExecutorConfigError, MutationHookError, TemplateError
 from kbroker.event import Cause, PodEvent, PodState
 from kbroker.kube_client import ApiError
 from kbroker.launch_reply import Refused
@@ -139,7 +139,7 @@ class PodCreation:
         message, permission = launch.message, launch.permission
         try:
             manifest = self._manifests.body(message, permission.create_before)
-        except (ExecutorConfigError, TemplateError) as error:
+        except (ExecutorConfigError, MutationHookError, TemplateError) as error:
             return await self._give_up(launch, Cause.CONFIG_ERROR, str(error))
         try:
             body = await self._calls.run(

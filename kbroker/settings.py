@@ -178,6 +178,11 @@ class KubernetesSettings:
         "How a pod_override is merged into the pod.",
         choices=("strategic", "airflow"),
     )
+    pod_mutation_hook: str = setting(
+        "",
+        "Function package.module.function that launchers call with every pod, a V1Pod, for it to "
+        "change; empty: none.",
+    )
     delete_worker_pods: bool = setting(True, "Delete pods whose task has finished.")
     delete_worker_pods_on_failure: bool = setting(True, "Delete them also when it has failed.")
     active_deadline: float = setting(

@@ -108,6 +108,12 @@ TABLE: list[tuple[str, Observe, tuple[Any, Any], tuple[Any, Any]]] = [
     ),
     ("kubernetes.gcp_service_account_keys", secrets_asked, ("a=/x,b=/y", 2), ("", 0)),
     ("kubernetes.merge", merged, ("strategic", ["other", "base"]), ("airflow", ["TemplateError"])),
+    (
+        "kubernetes.pod_mutation_hook",
+        lambda w: manifest(w)["metadata"]["annotations"].get("example.com/hook"),
+        ("tests.pod_hooks.everything", "1"),
+        ("", None),
+    ),
     ("kubernetes.delete_worker_pods", partial(keeps, succeeded=True), (True, False), (False, True)),
     (
         "kubernetes.delete_worker_pods_on_failure",

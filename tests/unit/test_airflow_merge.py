@@ -83,4 +83,8 @@ def test_the_setting_chooses_the_merge_of_the_override_alone() -> None:
     override["spec"]["containers"][0]["name"] = "base"
     config = KubernetesExecutorConfig(env={"A": "1"}, pod_override=override)
     (merged,) = containers("airflow")
-    assert merged["env"] == [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
+    assert merged["env"] == [
+        {"name": "A", "value": "1"},
+        {"name": "AIRFLOW_IS_K8S_EXECUTOR_POD", "value": "True"},
+        {"name": "A", "value": "2"},
+    ]

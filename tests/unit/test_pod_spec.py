@@ -291,6 +291,86 @@ def test_unusable_overrides_are_named(config, error):
     assert str(caught.value) == error
 
 
+AIRFLOW = {"merge": "airflow"}
+
+
+def test_merged_as_airflow_does_the_command_becomes_arguments():
+    start = template(terminationGracePeriodSeconds=0)
+    base(start).update(command=["/entrypoint"], args=["of-the-template"])
+    pod = build(start, AIRFLOW)
+    assert base(pod) == {
+        "name": "base",
+        "image": "busybox:1.37",
+        "command": ["/entrypoint"],
+        "args": ["python", "-c", "pass"],
+        "env": [{"name": "AIRFLOW_IS_K8S_EXECUTOR_POD", "value": "True"}],
+    }
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 0
+    override = {"spec": {"containers": [{"name": "base", "command": ["x"], "args": ["y"]}]}}
+    overridden = base(build(start, AIRFLOW, {"pod_override": override}))
+    assert (overridden["command"], overridden["args"]) == (["x"], ["python", "-c", "pass"])
+
+
+def test_merged_as_airflow_does_the_tasks_own_keys_come_before_its_override():
+    config = {
+        "image": "tasks",
+        "env": {"A": "1"},
+        "volumes": [{"name": "v", "emptyDir": {}}],
+        "pod_override": {
+            "spec": {
+                "containers": [{"name": "base", "env": [{"name": "B", "value": "2"}]}],
+                "volumes": [{"name": "w", "emptyDir": {}}],
+            }
+        },
+    }
+    pod = build(settings={**AIRFLOW, "image": "configured"}, config=config)
+    assert base(pod)["image"] == "tasks"
+    assert [each["name"] for each in base(pod)["env"]] == ["A", "AIRFLOW_IS_K8S_EXECUTOR_POD", "B"]
+    assert [each["name"] for each in pod["spec"]["volumes"]] == ["v", "w"]
+
+
+def test_merged_as_airflow_does_no_layer_can_take_over_the_identity():
+    ours = build(settings=AIRFLOW)
+    claims = {"name": "stolen", "namespace": "kube-system", "labels": {"dag_id": "stolen"}}
+    stolen = {"metadata": claims, "spec": {"containers": [{"name": "base", "args": ["stolen"]}]}}
+    assert build(settings=AIRFLOW, config={"pod_override": stolen}) == ours
+
+
+def test_merged_as_airflow_does_the_first_container_is_the_tasks(tmp_path):
+    path = tmp_path / "template.yaml"
+    path.write_text(GOOD.replace("name: base", "name: any"), encoding="utf-8")
+    pod = build(load_template(str(path), "airflow"), AIRFLOW)
+    assert [each["name"] for each in pod["spec"]["containers"]] == ["base"]
+
+
+@pytest.mark.parametrize(("names", "said"), [(["side"], "side"), (["side", "base"], "side, base")])
+def test_merged_as_airflow_does_no_other_container_runs_the_task(names, said):
+    override = {"spec": {"containers": [{"name": name, "image": "x"} for name in names]}}
+    with pytest.raises(TemplateError) as caught:
+        build(settings=AIRFLOW, config={"pod_override": override})
+    assert str(caught.value) == (
+        f"executor_config: the pod with its overrides: has the containers {said}, because "
+        'kubernetes.merge = "airflow" merges them by position: put the one that runs the task '
+        "first, name it 'base', and no other so"
+    )
+
+
+def test_merged_as_airflow_does_base_must_come_first_in_a_template(tmp_path):
+    path = tmp_path / "template.yaml"
+    path.write_text(GOOD.replace("{name: base", "{name: side, image: y}, {name: base"))
+    assert len(load_template(str(path))["spec"]["containers"]) == 2
+    with pytest.raises(TemplateError, match="has the containers base, base, because"):
+        load_template(str(path), "airflow")
+
+
+def test_merged_as_airflow_does_numbers_become_texts():
+    start = template()
+    base(start).update(env=[{"name": "A", "value": 1}], resources={"limits": {"cpu": 0.5}})
+    made = base(build(start, AIRFLOW))
+    assert made["env"][0] == {"name": "A", "value": "1"}
+    assert made["resources"] == {"limits": {"cpu": "0.5"}}
+
+
 GOOD = "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: base, image: x}]}\n"
 
 

@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "kubernetes.service_account_name": "",
     "kubernetes.gcp_service_account_keys": "",
     "kubernetes.merge": "strategic",
+    "kubernetes.pod_mutation_hook": "",
     "kubernetes.delete_worker_pods": True,
     "kubernetes.delete_worker_pods_on_failure": True,
     "kubernetes.active_deadline": 0.0,

@@ -47,6 +47,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "kubernetes.service_account_name": ("one", "two", "three"),
     "kubernetes.gcp_service_account_keys": ("a=/x", "a=/x,b=/y", "c=/z"),
     "kubernetes.merge": ("airflow", "airflow", "airflow"),
+    "kubernetes.pod_mutation_hook": ("a.b", "a.c", "a:d"),
     "kubernetes.delete_worker_pods": (False, False, False),
     "kubernetes.delete_worker_pods_on_failure": (False, False, False),
     "kubernetes.active_deadline": (1.5, 2.0, 3.0),
