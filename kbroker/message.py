@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from kbroker.errors import KbrokerError, MessageError, NewerSchemaError, TaskError
+from kbroker.errors import TaskError
 from kbroker.event import Cause
+from kbroker.schema import reading, string
 from kbroker.task import Attempt, Launch, TaskKey
 from kbroker.value import Value
 
 SCHEMA = 1
-OLDEST_SCHEMA = 1
 
 
 def check_command(command: object) -> tuple[str, ...]:
@@ -97,16 +97,16 @@ class LaunchMessage(Value, frozen=True):
             NewerSchemaError: a newer kbroker wrote it.
             MessageError: it is not a launch message.
         """
-        with _reading("launch message", fields) as body:
+        with reading("launch message", fields, SCHEMA) as body:
             launch = Launch(body["deployment"], TaskKey.from_list(body["key"]), body["launch_id"])
             config = body["config"]
             if not isinstance(config, dict):
                 raise TypeError("config must be an object")
             return cls(
                 attempt=launch.attempt(body["attempt"]),
-                executor_id=_string(body, "executor"),
-                cluster=_string(body, "cluster"),
-                namespace=_string(body, "namespace"),
+                executor_id=string(body, "executor"),
+                cluster=string(body, "cluster"),
+                namespace=string(body, "namespace"),
                 command=check_command(body["command"]),
                 executor_config=config,
                 enqueued_at=int(body["enqueued_at"]),
@@ -209,14 +209,14 @@ class DeleteMessage(Value, frozen=True):
             NewerSchemaError: a newer kbroker wrote it.
             MessageError: it is not a delete message.
         """
-        with _reading("delete message", fields) as body:
+        with reading("delete message", fields, SCHEMA) as body:
             version = body.get("resource_version")
             return cls(
-                deployment=_string(body, "deployment"),
-                cluster=_string(body, "cluster"),
-                namespace=_string(body, "namespace"),
-                pod=_string(body, "pod"),
-                uid=_string(body, "uid"),
+                deployment=string(body, "deployment"),
+                cluster=string(body, "cluster"),
+                namespace=string(body, "namespace"),
+                pod=string(body, "pod"),
+                uid=string(body, "uid"),
                 removal=Removal(body["removal"]),
                 resource_version=None if version is None else int(version),
                 not_before=int(body.get("not_before", 0)),
@@ -258,38 +258,7 @@ class SecretMessage(Value, frozen=True):
             NewerSchemaError: a newer kbroker wrote it.
             MessageError: it is not a secret message.
         """
-        with _reading("secret message", fields) as body:
+        with reading("secret message", fields, SCHEMA) as body:
             return cls(
-                *(_string(body, name) for name in ("deployment", "cluster", "namespace", "name"))
+                *(string(body, name) for name in ("deployment", "cluster", "namespace", "name"))
             )
-
-
-def _string(body: Mapping[str, Any], name: str) -> str:
-    value = body[name]
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"{name} must be a non-empty string")
-    return value
-
-
-class _reading:  # noqa: N801 - reads as a statement
-    """Turn whatever goes wrong while reading `fields` into one MessageError."""
-
-    def __init__(self, what: str, fields: object) -> None:
-        self.what = what
-        self.fields = fields
-
-    def __enter__(self) -> dict[str, Any]:
-        if not isinstance(self.fields, dict):
-            raise MessageError(f"not a {self.what}: {type(self.fields).__name__} instead of object")
-        version = self.fields.get("v")
-        if not isinstance(version, int) or version < OLDEST_SCHEMA:
-            raise MessageError(f"not a {self.what}: schema {version!r}")
-        if version > SCHEMA:
-            raise NewerSchemaError(f"{self.what} of schema {version}; this one reads {SCHEMA}")
-        return self.fields
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, MessageError):
-            return
-        if isinstance(error, ValueError | KeyError | TypeError | KbrokerError):
-            raise MessageError(f"not a {self.what}: {error!r}") from error

@@ -10,6 +10,7 @@ import orjson
 
 from kbroker.errors import KbrokerError, MissingExtraError
 from kbroker.kube_config import KubeConfig
+from kbroker.kube_events import KubeEvent, kube_events
 
 _WITHIN = 10.0  # seconds, whatever the cluster does
 
@@ -26,7 +27,7 @@ class PodReport:
         scheduled: when it was bound to its node.
         started: when its base container started.
         finished: when its base container ended.
-        events: (last seen, type, reason, message), the oldest first.
+        events: what was reported about it, the oldest first.
         log: its last lines.
     """
 
@@ -37,7 +38,7 @@ class PodReport:
     scheduled: str = ""
     started: str = ""
     finished: str = ""
-    events: tuple[tuple[str, str, str, str], ...] = ()
+    events: tuple[KubeEvent, ...] = ()
     log: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -72,7 +73,7 @@ async def _ask(config: KubeConfig, namespace: str, name: str, lines: int) -> Pod
             problem = f"pod {name} does not exist any more in namespace {namespace}"
         try:
             uid = pod.get("metadata", {}).get("uid", "")
-            events = _events(orjson.loads(await kube.pod_events(namespace, name, uid)))
+            events = kube_events(await kube.pod_events(namespace, name, uid))
         except ApiError as error:
             events, problem = (), problem or f"its events cannot be read: {error}"
         log = b""
@@ -111,19 +112,3 @@ def _times(pod: dict[str, Any]) -> tuple[str, str, str, str, str, str]:
         running.get("startedAt") or "",
         ended.get("finishedAt") or "",
     )
-
-
-def _events(found: dict[str, Any]) -> tuple[tuple[str, str, str, str], ...]:
-    rows = [
-        (
-            one.get("lastTimestamp")
-            or one.get("eventTime")
-            or one.get("metadata", {}).get("creationTimestamp")
-            or "",
-            one.get("type") or "",
-            one.get("reason") or "",
-            one.get("message") or "",
-        )
-        for one in found.get("items") or ()
-    ]
-    return tuple(sorted(rows))
