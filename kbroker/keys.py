@@ -13,6 +13,13 @@ delete.C     stream, one entry per pod to remove; scripts -> launchers; likewise
 secrets.C    stream, one entry per Secret to create or replace, by name; executor ->
              launchers that have its file; likewise.
              XLEN '$psecrets.default'
+logs.C       list of requests for the end of a pod's log (JSON), the oldest first; whoever
+             wants to see one -> launchers; a request is taken once, at its end by who
+             asked, and the whole list is gone a minute after the last one.
+             LLEN '$plogs.default'
+reply:R      list of one answer (JSON) to the request that gave the random name R; launcher
+             -> who asked; with PX, ten seconds.
+             LLEN '$preply:R'
 parked.C     sorted set, item -> when it is due (ms): launches that wait for quota
              or Retry-After, deletions that wait until the name need not be held,
              Secrets whose file or permission is missing.
@@ -88,6 +95,14 @@ class RedisKeys:
     def secrets_queue(self, cluster: str) -> str:
         """Stream of Secrets to create or replace."""
         return f"{self.prefix}secrets.{cluster}"
+
+    def log_queue(self, cluster: str) -> str:
+        """List of requests for logs."""
+        return f"{self.prefix}logs.{cluster}"
+
+    def reply(self, name: str) -> str:
+        """List: the answer to the request that gave this name."""
+        return f"{self.prefix}reply:{name}"
 
     def parked(self, cluster: str) -> str:
         """Sorted set of items that wait, by due time."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any
@@ -200,13 +200,25 @@ class KubeClient:
         container: str = "base",
         follow: bool = False,
         tail: int | None = None,
-    ) -> AsyncIterator[bytes]:
-        """The log of one container, in pieces as they come."""
+        limit: int | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """The log of one container, in pieces as they come.
+
+        Args:
+            namespace: the pod's namespace.
+            name: its name.
+            container: whose log.
+            follow: wait for more until the container has ended.
+            tail: only so many last lines; None for all.
+            limit: of these only so many first bytes, more or less; None for all.
+        """
         query = {"container": container}
         if follow:
             query["follow"] = "true"
         if tail is not None:
             query["tailLines"] = str(tail)
+        if limit is not None:
+            query["limitBytes"] = str(limit)
         path = f"{_pods(namespace, name)}/log?{urlencode(query)}"
         async with self._stream(path) as response:
             with answering(sent=True):

@@ -161,7 +161,12 @@ class Launcher:
     @property
     def ready(self) -> bool:
         """Whether the API server accepts the launcher."""
-        return not self._identity.refusal
+        return not self.refusal
+
+    @property
+    def refusal(self) -> str:
+        """Why the API server does not accept the launcher; "" while it does."""
+        return self._identity.refusal
 
     @property
     def newer_schema(self) -> int:

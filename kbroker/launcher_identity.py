@@ -19,6 +19,7 @@ from kbroker.settings import LauncherSettings
 log = logging.getLogger(__name__)
 
 VERBS = ("create", "get", "delete", "patch")
+LOG_ACCESS = (("get", "pods/log"), ("list", "events"))
 
 
 class Cluster(Protocol):
@@ -39,6 +40,17 @@ async def check_permissions(cluster: Cluster, namespace: str) -> None:
     """
     for verb in VERBS:
         await cluster.check_access(verb, "pods", namespace)
+
+
+async def lacking_for_logs(cluster: Cluster, namespace: str) -> list[str]:
+    """What keeps a launcher from telling of logs, in words; it works without."""
+    lacks = []
+    for verb, resource in LOG_ACCESS:
+        try:
+            await cluster.check_access(verb, resource, namespace)
+        except ClusterError as error:
+            lacks.append(str(error))
+    return lacks
 
 
 class LauncherIdentity:

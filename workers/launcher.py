@@ -1,7 +1,8 @@
 """A launcher process: `dramatiq workers.launcher`.
 
 Queues: `launch.<cluster>.<priority>`, the most urgent first, `delete.<cluster>`, and
-`secrets.<cluster>` where `kubernetes.gcp_service_account_keys` names files.
+`secrets.<cluster>` where `kubernetes.gcp_service_account_keys` names files. Beside them
+`logs.<cluster>`, see `kbroker.log_service`.
 The configuration comes from $KBROKER_CONFIG and KBROKER__ variables. What keeps a
 launcher from working at all ends it before it takes a message, with one line and
 exit code 1 (2 for a wrong configuration); dramatiq then ends the other processes.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -32,6 +34,8 @@ from kbroker.queue_entry import DeadEntry, QueueEntry, Unfinished
 from kbroker.redis_client import availability, connect_async, place, run
 from kbroker.service_account_key import read_keys
 from workers.memory import boot_is_over
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -68,7 +72,9 @@ try:
     from kbroker.drain_loop import drain_loop
     from kbroker.kube_client import KubeClient
     from kbroker.launcher import Launcher
-    from kbroker.launcher_identity import check_permissions
+    from kbroker.launcher_identity import check_permissions, lacking_for_logs
+    from kbroker.log_reading import LogReading
+    from kbroker.log_service import BLOCK, LogService
     from kbroker.manifests import Manifests
     from kbroker.secret_creation import read_key
     from kbroker.work_item import WorkItem, dead
@@ -172,6 +178,8 @@ class LauncherProcess(Middleware):
         try:
             await kube.check_namespace(config.kubernetes.namespace)
             await check_permissions(kube, config.kubernetes.namespace)
+            for lack in await lacking_for_logs(kube, config.kubernetes.namespace):
+                log.warning("tasks' logs cannot be shown in full: %s", lack)
         finally:
             await kube.close()
 
@@ -179,15 +187,25 @@ class LauncherProcess(Middleware):
         self._redis = connect_async(config.broker.url, config.broker.socket_timeout)
         self._kube = await KubeClient.connect(config.kubernetes)
         self.launcher = Launcher(self._kube, self._redis, config, ready_changed=ready_changed)
-        loop = drain_loop(self.launcher, config.launcher.drain_interval)
-        self._draining = asyncio.create_task(loop)
+        self._waiting = connect_async(config.broker.url, BLOCK + config.broker.socket_timeout)
+        logs = LogService(
+            LogReading(self._kube),
+            self._waiting,
+            RedisKeys(config.broker.prefix),
+            config.kubernetes.cluster,
+            refusal=lambda: self.launcher.refusal,
+        )
+        draining = drain_loop(self.launcher, config.launcher.drain_interval)
+        self._loops = [asyncio.create_task(loop) for loop in (draining, logs.run())]
         boot_is_over()
 
     async def _stop(self) -> None:
-        self._draining.cancel()
-        await asyncio.gather(self._draining, return_exceptions=True)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
         await self.launcher.close()
         await self._kube.close()
+        await self._waiting.aclose()
         await self._redis.aclose()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kbroker.errors import ClusterError
-from kbroker.launcher_identity import check_permissions
+from kbroker.launcher_identity import check_permissions, lacking_for_logs
 from kbroker.retry import is_own_permission
 from tests.conformance.accounts import Accounts
 from tests.conformance.cluster import Cluster, path, poll
@@ -70,6 +70,14 @@ def test_a_launcher_sees_that_a_refusal_is_about_itself(pods: Pods, reader: Clus
         reader.do(reader.kube.check_access("create", "pods", pods.namespace))
 
 
+def test_what_is_lacking_to_tell_of_logs_is_named(pods: Pods, reader: Cluster) -> None:
+    lacks = reader.do(lacking_for_logs(reader.kube, pods.namespace))
+    assert [lack.partition(" in namespace ")[0] for lack in lacks] == [
+        "no permission to get pods/log",
+        "no permission to list events",
+    ]
+
+
 def test_a_role_ends_at_its_namespace(pods: Pods, reader: Cluster) -> None:
     assert reader.call("GET", path("pods", "default")).expect(403)["reason"] == "Forbidden"
     answer = reader.call("GET", "/api/v1/pods").expect(403)
@@ -114,6 +122,8 @@ class TestShippedRoles:
         user.do(check_permissions(user.kube, namespace))
         allowed = {verb for verb in ALL_VERBS if user.may(verb, "pods", namespace)}
         assert allowed == {"create", "get", "patch", "delete"}
+        assert user.do(lacking_for_logs(user.kube, namespace)) == []
+        assert [verb for verb in ALL_VERBS if user.may(verb, "events", namespace)] == ["list"]
         assert not user.may("get", "secrets", namespace)
 
     def test_the_watcher_reads_pods_alone(
@@ -122,4 +132,5 @@ class TestShippedRoles:
         user = shipped["watcher"]
         allowed = {verb for verb in ALL_VERBS if user.may(verb, "pods", namespace)}
         assert allowed == {"get", "list", "watch"}
+        assert not user.may("get", "pods/log", namespace)
         assert not user.may("get", "secrets", namespace)

@@ -66,6 +66,8 @@ def test_a_log_has_both_streams_and_a_tail(pods: Pods) -> None:
     until_phase(pods, pod, "Failed")
     assert sorted(log(pods, pod).split()) == [b"one", b"three", b"two"]
     assert log(pods, pod, tail=1) == b"three\n"
+    # Of the tail, its beginning.
+    assert log(pods, pod, tail=1, limit=4) == b"thre"
 
 
 def test_a_log_is_followed_to_its_end(pods: Pods) -> None:

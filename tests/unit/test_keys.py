@@ -14,6 +14,8 @@ TABLE = [
     (K.launch_queue("east", "high"), "{kbroker}:launch.east.high", "launch.C.P"),
     (K.delete_queue("east"), "{kbroker}:delete.east", "delete.C"),
     (K.secrets_queue("east"), "{kbroker}:secrets.east", "secrets.C"),
+    (K.log_queue("east"), "{kbroker}:logs.east", "logs.C"),
+    (K.reply("0f" * 16), "{kbroker}:reply:" + "0f" * 16, "reply:R"),
     (K.parked("east"), "{kbroker}:parked.east", "parked.C"),
     (K.parked_messages("east"), "{kbroker}:parked.east.messages", "parked.C.messages"),
     (K.results("exec-1"), "{kbroker}:results:exec-1", "results:E"),
