@@ -179,6 +179,20 @@ def detail(client: redis.Redis, keys: RedisKeys, digest: str) -> Detail | None:
         )
 
 
+def newest_look(client: redis.Redis, queue: str) -> int | None:
+    """Since when (ms) no launcher has looked at a queue; None where none ever did.
+
+    Raises:
+        BrokerUnavailableError: Redis is away.
+    """
+    with availability():
+        try:
+            consumers: Any = client.xinfo_consumers(queue, LAUNCHERS_GROUP)
+        except ResponseError:
+            return None
+    return min((int(consumer["idle"]) for consumer in consumers), default=None)
+
+
 def _message(
     client: redis.Redis, keys: RedisKeys, launch: Launch, record: Record, text: dict[str, str]
 ) -> Message:
@@ -197,13 +211,11 @@ def _message(
         "ahead": sum(1 for entry, _ in ahead if entry.decode() != record.entry),
         "length": int(client.xlen(queue)),
     }
+    terms["newest_look"] = newest_look(client, queue)
     try:
-        consumers: Any = client.xinfo_consumers(queue, LAUNCHERS_GROUP)
         pending: Any = client.xpending_range(queue, LAUNCHERS_GROUP, record.entry, record.entry, 1)
     except ResponseError:
         return Message("queued", **terms)  # no launcher has ever looked at it
-    looks = [int(consumer["idle"]) for consumer in consumers]
-    terms["newest_look"] = min(looks) if looks else None
     for one in pending:
         if one["time_since_delivered"] < _RELEASED_MS:
             return Message(

@@ -97,15 +97,28 @@ def _before_its_pod(seen: Detail, event: PodEvent | None) -> str:
     return "Its message is on no queue and no pod is known: its executor will publish it again."
 
 
+def no_launcher(queue: str, newest_look: int | None) -> str | None:
+    """That no launcher is running, where nobody looks at a queue; None where somebody does.
+
+    Args:
+        queue: name of the stream.
+        newest_look: since when (ms) no launcher has looked at it; None where none ever did.
+    """
+    if newest_look is None:
+        return f"No launcher is running for queue {queue}: start one with kbroker launcher."
+    if newest_look > _SILENT_MS:
+        return (
+            f"No launcher is running: the last one looked at queue {queue} "
+            f"{newest_look / 1000:.0f} s ago. Start one with kbroker launcher."
+        )
+    return None
+
+
 def _queued(seen: Detail) -> str:
     message = seen.message
-    if message.newest_look is None:
-        return f"No launcher is running for queue {message.queue}: start one with kbroker launcher."
-    if message.newest_look > _SILENT_MS:
-        return (
-            f"No launcher is running: the last one looked at queue {message.queue} "
-            f"{message.newest_look / 1000:.0f} s ago. Start one with kbroker launcher."
-        )
+    nobody = no_launcher(message.queue, message.newest_look)
+    if nobody is not None:
+        return nobody
     if message.ahead == 0:
         return "It is next: a launcher will take it at any moment."
     count = f"more than {FURTHEST}" if message.ahead >= FURTHEST else str(message.ahead)

@@ -29,6 +29,7 @@ LONGEST = [
     "integration/test_cli_resume.py",
     "integration/test_broker.py",
     "integration/test_launcher.py",
+    "integration/test_launcher_logs.py",
     "conformance/test_flows.py",
     "integration/test_faults.py",
     "guarantees/test_redis_away.py",
