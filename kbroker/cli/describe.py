@@ -8,18 +8,17 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
-import redis
 import typer
 
 from kbroker.cli import options, preflight
 from kbroker.cli.completion import complete_run, complete_task
 from kbroker.cli.examples import examples
 from kbroker.cli.pod_report import PodReport, pod_report
-from kbroker.cli.selection import called
+from kbroker.cli.selection import newest
 from kbroker.cli.text import one_line
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
-from kbroker.launch_detail import FURTHEST, Detail, detail, find
+from kbroker.launch_detail import FURTHEST, Detail
 from kbroker.launch_explanation import explain
 from kbroker.redis_client import connect
 
@@ -63,7 +62,7 @@ def describe(
     preflight.require_redis(given)
     client = connect(given.broker.url, given.broker.socket_timeout)
     try:
-        seen = _newest(client, RedisKeys(given.broker.prefix), task, run_id)
+        seen = newest(client, RedisKeys(given.broker.prefix), task, run_id)
     finally:
         client.close()
     if seen is None:
@@ -77,21 +76,6 @@ def describe(
         return
     for line in lines(seen, report):
         typer.echo(line)
-
-
-def _newest(client: redis.Redis, keys: RedisKeys, task: str, run_id: str | None) -> Detail | None:
-    found = find(
-        client,
-        keys,
-        lambda key, launch_id: (
-            task in called(key, launch_id) and (run_id is None or key.run_id == run_id)
-        ),
-    )
-    for digest, _ in found:
-        seen = detail(client, keys, digest)
-        if seen is not None:
-            return seen
-    return None
 
 
 def _ask_kubernetes(config: KubeConfig, seen: Detail, tail: int) -> PodReport:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kbroker.cli import options, preflight
+from kbroker.cli.broker_log import LINES, print_log
 from kbroker.cli.completion import complete_run, complete_task
 from kbroker.cli.examples import examples
 from kbroker.cli.selection import is_called, matches
@@ -23,6 +24,7 @@ from kbroker.inspection import LaunchView, launches
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
 from kbroker.naming import attempt_from_annotations, deployment_selector
+from kbroker.pod import BASE
 from kbroker.redis_client import connect
 
 if TYPE_CHECKING:
@@ -120,7 +122,11 @@ def _widest(found: list[LaunchView]) -> int:
     return 2 * longest + 60
 
 
-@examples("kbroker logs extract -f", "kbroker logs dag-extract-0f3a9c... --tail 20")
+@examples(
+    "kbroker logs extract -f",
+    "kbroker logs dag-extract-0f3a9c... --tail 20",
+    "kbroker logs extract --through-broker",
+)
 def logs(
     task: Annotated[
         str,
@@ -134,7 +140,13 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Wait for its start, and for more.")
     ] = False,
     tail: Annotated[int | None, typer.Option(help="Only the last lines.", min=0)] = None,
-    container: Annotated[str, typer.Option(help="Which container.")] = "base",
+    container: Annotated[str, typer.Option(help="Which container.")] = BASE,
+    through_broker: Annotated[
+        bool,
+        typer.Option(
+            "--through-broker", help="Ask a launcher, where only Redis can be reached from here."
+        ),
+    ] = False,
     config: options.ConfigFile = None,
     settings: options.Settings = None,
     kubeconfig: options.Kubeconfig = None,
@@ -144,10 +156,18 @@ def logs(
 
     Of a task with several pods the newest one counts. Pods of finished tasks are
     deleted, and their logs with them, unless kubernetes.delete_worker_pods is false.
+    With --through-broker the last 100 lines come by way of a launcher, and why a task
+    waits, or has no log, is told on standard error.
 
-    Exit code: 0, 1 when there is no such pod or no cluster, 2 for a wrong command line.
+    Exit code: 0, 1 when there is no such pod, no log or no cluster, 2 for a wrong command
+    line.
     """
     given = options.configuration(config, settings, kubeconfig, namespace)
+    if through_broker:
+        if follow or container != BASE:
+            raise UsageError("--through-broker shows the end of the log of container base only")
+        print_log(given, task, LINES if tail is None else tail)
+        return
     asyncio.run(_print_log(given, task, container, follow, tail))
 
 

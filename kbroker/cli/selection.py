@@ -1,4 +1,4 @@
-"""Which of the wanted launches a command line means."""
+"""Which launches a command line means."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import redis
+
 from kbroker.errors import UsageError
 from kbroker.inspection import LaunchView
+from kbroker.keys import RedisKeys
+from kbroker.launch_detail import Detail, detail, find
 from kbroker.task import TaskKey
 
 
@@ -62,6 +66,31 @@ def select(
         chosen.update(v.digest for v in found)
     by_pattern = any(is_pattern(name) for name in names)
     return Selection([v for v in inside if v.digest in chosen], missing, by_pattern)
+
+
+def newest(
+    client: redis.Redis, keys: RedisKeys, task: str, run_id: str | None = None
+) -> Detail | None:
+    """The newest recorded launch that is called so, a finished one too; None without any.
+
+    Args:
+        client: Redis.
+        keys: names.
+        task: see `called`.
+        run_id: only a launch of this run.
+
+    Raises:
+        BrokerUnavailableError: Redis is away.
+    """
+
+    def wanted(key: TaskKey, launch_id: str) -> bool:
+        return task in called(key, launch_id) and (run_id is None or key.run_id == run_id)
+
+    for digest, _ in find(client, keys, wanted):
+        seen = detail(client, keys, digest)
+        if seen is not None:
+            return seen
+    return None
 
 
 def matches(view: LaunchView, name: str) -> bool:

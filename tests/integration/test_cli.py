@@ -422,6 +422,9 @@ def test_local_up_status_ps_logs_down(tmp_path: Path) -> None:
             kbroker("ps", folder=tmp_path, **exported).stdout,
             re.MULTILINE,
         )
+        redis_alone = {"KBROKER__BROKER__URL": exported["KBROKER__BROKER__URL"]}
+        asked = kbroker("logs", "talks", "--through-broker", folder=tmp_path, **redis_alone)
+        assert (asked.returncode, asked.stdout) == (0, "first\n")
         (tmp_path / "go").touch()
         assert following.communicate(timeout=30) == ("first\nlast\n", "")
         run.communicate(timeout=30)
