@@ -49,7 +49,7 @@ def document() -> str:
         lines = [f"\n[{section}]  # {about}"]
         for entry in fields(settings):
             lines += ["", *_comment(entry.metadata["bounds"])]
-            lines.append(f"{entry.name} = {_toml(entry.default)}")
+            lines.append(f"{entry.name} = {toml_value(entry.default)}")
         parts.append("\n".join(lines) + "\n")
     return "".join(parts)
 
@@ -63,7 +63,7 @@ def page() -> str:
         parts.append("| key | default | meaning |\n| --- | --- | --- |\n")
         for entry in fields(settings):
             text = meaning(entry.metadata["bounds"]).replace("|", "\\|")
-            parts.append(f"| `{entry.name}` | `{_toml(entry.default)}` | {text} |\n")
+            parts.append(f"| `{entry.name}` | `{toml_value(entry.default)}` | {text} |\n")
     return "".join(parts)
 
 
@@ -87,7 +87,8 @@ def meaning(bounds: Bounds) -> str:
     return bounds.meaning + (f" ({'; '.join(allowed)})" if allowed else "")
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A setting's value as TOML writes it."""
     # The JSON of these types is their TOML.
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 

@@ -10,7 +10,7 @@ GROUPS = {
     "Run tasks": ("run", "demo", "render"),
     "See and end what runs": ("ps", "describe", "logs", "cancel", "dead"),
     "Serve a cluster": ("launcher", "watcher"),
-    "Set up": ("config", "local"),
+    "Set up": ("config", "local", "airflow"),
     "Test": ("soak", "bench"),
 }
 

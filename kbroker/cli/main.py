@@ -40,6 +40,7 @@ def _version(wanted: bool) -> None:
 
 def _application() -> typer.Typer:
     from kbroker.cli import (  # noqa: PLC0415 - may need extras
+        airflow,
         bench,
         cancel,
         config,
@@ -89,6 +90,7 @@ def _application() -> typer.Typer:
     app.add_typer(dead.app, name="dead")
     app.add_typer(config.app, name="config")
     app.add_typer(local.app, name="local")
+    app.add_typer(airflow.app, name="airflow")
     app.command()(soak.soak)
     app.command()(bench.bench)
     app.command()(workers.launcher)

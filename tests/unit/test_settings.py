@@ -92,7 +92,7 @@ def test_the_environment_wins_over_the_file_and_an_argument_over_both(
     section, _, key = name.partition(".")
     in_file, in_environment, in_argument = VALUES[name]
     path = tmp_path / "kbroker.toml"
-    path.write_text(f"[{section}]\n{key} = {settings_file._toml(in_file)}\n")
+    path.write_text(f"[{section}]\n{key} = {settings_file.toml_value(in_file)}\n")
     variable = ENV_PREFIX + name.upper().replace(".", "__")
     env = {variable: as_text(in_environment)}
 
@@ -119,7 +119,7 @@ def test_a_wrong_value_names_its_source_the_setting_and_what_was_given(
     section, _, key = name.partition(".")
     wrong = WRONG[type(VALUES[name][0])]
     path = tmp_path / "kbroker.toml"
-    path.write_text(f"[{section}]\n{key} = {settings_file._toml(wrong)}\n")
+    path.write_text(f"[{section}]\n{key} = {settings_file.toml_value(wrong)}\n")
     with pytest.raises(ConfigError) as caught:
         KubeConfig.load(path, env={})
     assert str(caught.value).startswith(f"{path}: {name} = {wrong!r}: must be ")
