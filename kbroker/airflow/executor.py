@@ -14,7 +14,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_loader import ExecutorLoader
 from airflow.executors.workloads import ExecuteTask
 
-from kbroker.airflow import cli, workload
+from kbroker.airflow import cli, task_logs, workload
 from kbroker.airflow.adoption import Adoption
 from kbroker.airflow.database import name_launch, rows_of
 from kbroker.airflow.identity import callback_key, is_launch_id, new_launch_id, task_key
@@ -319,8 +319,6 @@ class KBrokerExecutor(BaseExecutor):  # type: ignore[misc] # Airflow is untyped 
         Returns:
             Sentences about it, and the log.
         """
-        from kbroker.airflow import task_logs  # noqa: PLC0415
-
         try:
             messages, text = task_logs.read(self.options, ti, try_number)
         except KbrokerError as error:

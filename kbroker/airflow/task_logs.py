@@ -13,6 +13,8 @@ from kbroker.task_log import task_log
 
 # How long Airflow's API server waits for a launcher's answer, in seconds.
 _WAIT = 3.0
+# And for Redis itself.
+_PATIENCE = 1.0
 
 
 def read(options: AirflowOptions, task_instance: Any, try_number: int) -> tuple[list[str], str]:
@@ -27,7 +29,7 @@ def read(options: AirflowOptions, task_instance: Any, try_number: int) -> tuple[
     if task_instance.try_number != try_number or not is_launch_id(launch_id):
         return [f"kbroker was not asked to run try {try_number} of this task yet"], ""
     launch = Launch(options.config.core.deployment, task_key(task_instance), launch_id)
-    client = connect(options.config.broker.url, _WAIT + 1)
+    client = connect(options.config.broker.url, _PATIENCE)
     try:
         found = task_log(client, options.config, launch, lines=options.log_lines, wait=_WAIT)
     except KbrokerError as error:

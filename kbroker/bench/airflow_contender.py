@@ -1,12 +1,12 @@
-"""Airflow's KubernetesExecutor, driven as a scheduler does; run by an interpreter that has Airflow.
+"""An executor of Airflow's, driven as a scheduler does; run by an interpreter that has Airflow.
 
-`PYTHON airflow_contender.py COUNT` launches so many tasks, waits until all have ended, and prints
-one JSON object in a line of its own, the last one. It stands alone: that interpreter knows nothing
-of kbroker. Configured by AIRFLOW__ variables.
+`PYTHON airflow_contender.py CLASS COUNT` launches so many tasks, waits until all have ended, and
+prints one JSON object in a line of its own, the last one. Configured by AIRFLOW__ variables; what
+the class needs has to be installed there.
 
-Tasks are handed over as the command lines that the executor has always taken, so that it does
-not look each of them up in Airflow's database before it creates the pod: what is measured is less
-than a scheduler pays.
+The tasks are rows of Airflow's database and workloads with tokens, as its scheduler makes them;
+they are all queued before the first turn. A turn of the loop is what a scheduler's has of an
+executor: its heartbeat and its events. Pods run nothing: their states are played.
 """
 
 from __future__ import annotations
@@ -15,68 +15,117 @@ import json
 import resource
 import sys
 import time
+import uuid
+from datetime import UTC, datetime
 from typing import Any
 
-_WITHIN = 120.0
+_WITHIN = 150.0
 # Between two turns of the scheduler's loop while there is work.
 _PAUSE = 0.01
 _WARM = 20
+_JOB = 1
 
 
 def main() -> None:
     """Run tasks, and say what it took."""
-    from airflow.models.taskinstancekey import TaskInstanceKey  # noqa: PLC0415
-    from airflow.providers.cncf.kubernetes.executors.kubernetes_executor import (  # noqa: PLC0415
-        KubernetesExecutor,
-    )
+    from airflow.utils.module_loading import import_string  # noqa: PLC0415
 
-    executor: Any = KubernetesExecutor()
-    executor.job_id = 1
+    executor: Any = import_string(sys.argv[1])()
+    executor.job_id = _JOB
     executor.start()
     try:
         # What it imports and connects only when it is needed is not counted.
-        _run(
-            executor, [TaskInstanceKey("bench", f"warm-{n}", "bench", 1, -1) for n in range(_WARM)]
-        )
-        count = int(sys.argv[1])
-        said = _run(
-            executor,
-            [TaskInstanceKey("bench", f"task-{n:06d}", "bench", 1, -1) for n in range(count)],
-        )
+        _run(executor, "warm", _WARM)
+        said = _run(executor, "task", int(sys.argv[2]))
     finally:
         executor.end()
     print(json.dumps(said), flush=True)  # noqa: T201
 
 
-def _run(executor: Any, keys: list[Any]) -> dict[str, float]:
-    """Run these tasks; what that took."""
-    executor.event_buffer.clear()
-    beats: list[float] = []
+def _run(executor: Any, name: str, count: int) -> dict[str, float]:
+    """Run so many tasks; what that took."""
+    workloads = _workloads(executor, name, count)
+    turns: list[float] = []
+    begun: set[Any] = set()
+    ends: dict[Any, str] = {}
     cpu, began = _cpu(), time.monotonic()
-    for key in keys:
-        executor.running.add(key)
-        executor.execute_async(key, ["airflow", "tasks", "run", *key[:3]])
-    _beat(executor, beats, executor.task_queue.empty, began)
-    launched = time.monotonic() - began
-    _beat(executor, beats, lambda: not executor.running, began)
-    return {
-        "launched_s": launched,
-        "ended_s": time.monotonic() - began,
-        "cpu_s": _cpu() - cpu,
-        "longest_beat_s": max(beats),
-        # It looks the state of a pod that succeeded up in the database, which knows no such task.
-        "succeeded": sum(state is None for state, _ in executor.event_buffer.values()),
-    }
+    for workload in workloads:
+        executor.queue_workload(workload, session=None)
 
-
-def _beat(executor: Any, beats: list[float], over: Any, began: float) -> None:
-    while not over():
+    def turn() -> None:
         if time.monotonic() - began > _WITHIN:
             raise TimeoutError(f"not over within {_WITHIN:g} s")
         before = time.monotonic()
         executor.heartbeat()
-        beats.append(time.monotonic() - before)
+        events = executor.get_event_buffer()
+        turns.append(time.monotonic() - before)
+        # KubernetesExecutor says of a pod that succeeded what the database says of its task, which
+        # nobody has begun.
+        over = {
+            key: str(state) for key, (state, _) in events.items() if key not in executor.running
+        }
+        ends.update(over)
+        begun.update(over, (key for key, (state, _) in events.items() if str(state) == "running"))
         time.sleep(_PAUSE)
+
+    while len(begun) < count:
+        turn()
+    launched, launching = time.monotonic() - began, len(turns)
+    while len(ends) < count:
+        turn()
+    return {
+        "launched_s": launched,
+        "ended_s": time.monotonic() - began,
+        "cpu_s": _cpu() - cpu,
+        "longest_turn_s": max(turns),
+        "median_turn_s": sorted(turns[:launching])[launching // 2],
+        "succeeded": sum(state != "failed" for state in ends.values()),
+    }
+
+
+def _workloads(executor: Any, name: str, count: int) -> list[Any]:
+    """Queued task instances, as rows and as what the executor is handed."""
+    from airflow.executors.workloads import ExecuteTask, TaskInstance  # noqa: PLC0415
+    from airflow.models.taskinstance import TaskInstance as Model  # noqa: PLC0415
+    from airflow.utils.session import create_session  # noqa: PLC0415
+    from sqlalchemy import insert, text  # noqa: PLC0415
+
+    rows = [_row(f"{name}-{number:06d}") for number in range(count)]
+    with create_session() as session:
+        session.execute(text("PRAGMA foreign_keys=OFF"))
+        session.execute(insert(Model), rows)
+    return [
+        ExecuteTask(
+            ti=TaskInstance.model_validate(row),
+            dag_rel_path="bench.py",
+            bundle_info={"name": "dags-folder"},
+            log_path=f"bench/{row['task_id']}.log",
+            token=ExecuteTask.generate_token(str(row["id"]), executor.jwt_generator),
+        )
+        for row in rows
+    ]
+
+
+def _row(task: str) -> dict[str, Any]:
+    return {
+        "id": uuid.uuid4(),
+        "dag_id": "bench",
+        "task_id": task,
+        "run_id": "bench",
+        "map_index": -1,
+        "try_number": 1,
+        "state": "queued",
+        "queued_by_job_id": _JOB,
+        "external_executor_id": str(uuid.uuid4()),
+        "queued_dttm": datetime.now(UTC),
+        "pool": "default_pool",
+        "pool_slots": 1,
+        "queue": "default",
+        "priority_weight": 1,
+        "executor_config": {},
+        "dag_version_id": uuid.uuid4(),
+        "span_status": "not_started",
+    }
 
 
 def _cpu() -> float:

@@ -45,7 +45,7 @@ class Sizes:
     backlog: int = 100_000
     backlog_launched: int = 5000
     listed: int = 10_000
-    beside: int = 300
+    beside: int = 1000
 
 
 QUICK = Sizes(

@@ -537,3 +537,21 @@ def test_a_dump_says_why_each_waits(
     assert (
         f"launch {message.attempt.launch.launch_id}: waits for a launcher" in capfd.readouterr().out
     )
+
+
+def test_a_log_that_nobody_has_yet_says_why(
+    scene: Scene, make: Callable[..., KBrokerExecutor]
+) -> None:
+    """As Airflow's API server asks: by an executor that was never started."""
+    executor = make()
+    reader = KBrokerExecutor()
+    never = SimpleNamespace(**row("never", external_executor_id=None))
+    assert reader.get_task_log(never, 1) == (
+        ["kbroker was not asked to run try 1 of this task yet"],
+        [""],
+    )
+    found = put()
+    launched(executor, scene, found)
+    messages, logs = reader.get_task_log(SimpleNamespace(**found), 1)
+    assert "No launcher is running" in " ".join(messages)
+    assert logs == [""]

@@ -1,4 +1,4 @@
-"""Airflow's own KubernetesExecutor and kbroker's by turns, in the same played cluster."""
+"""Airflow's own executor and kbroker's, in Airflow and alone, by turns in a played cluster."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from kbroker.bench.samples import median
 from kbroker.bench.site import Site
 from kbroker.bench.stack import Shape, Stack
 from kbroker.errors import UsageError
+from kbroker.kube_config import as_text
 
 # They have no bars: they are what kbroker is compared with.
 FIGURES: tuple[str, ...] = ()
-_EXECUTOR = "airflow.providers.cncf.kubernetes.executors.kubernetes_executor"
+_AIRFLOWS = "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor"
+_OURS = "kbroker.airflow.KBrokerExecutor"
 _RUNS_FOR = 0.5
 _WITHIN = 400.0
 _TIMES = 2
@@ -47,7 +49,7 @@ def require_airflow(python: str) -> None:
     with tempfile.TemporaryDirectory(prefix="kbroker-airflow-") as home:
         try:
             done = subprocess.run(
-                [python, "-c", f"import {_EXECUTOR}"],
+                [python, "-c", f"import kbroker.airflow, {_AIRFLOWS.rpartition('.')[0]}"],
                 env=_environment(Path(home)),
                 capture_output=True,
                 text=True,
@@ -58,9 +60,9 @@ def require_airflow(python: str) -> None:
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise UsageError(
-            f"--airflow-python {python}: it cannot use Airflow's KubernetesExecutor "
+            f"--airflow-python {python}: it cannot use Airflow's KubernetesExecutor and kbroker's "
             f"({said[-1] if said else done.returncode}): "
-            "pip install apache-airflow apache-airflow-providers-cncf-kubernetes there"
+            "pip install 'kbroker[airflow]' apache-airflow-providers-cncf-kubernetes there"
         )
 
 
@@ -73,11 +75,24 @@ def measure(bench: Bench) -> Measured:
         Stack(site, folder, Shape(run=True), bench.pids) as stack,
     ):
         _migrate(bench.airflow, folder)
+        ours = {
+            name: as_text(value)
+            for name, value in (
+                ("BROKER_URL", stack.config.broker.url),
+                ("BROKER_PREFIX", stack.config.broker.prefix),
+                ("DEPLOYMENT", stack.config.core.deployment),
+                ("NAMESPACE", site.namespace),
+            )
+        }
         for number in range(min(bench.sizes.rounds, _TIMES)):
             for way, settings in _WAYS.items():
-                said = _airflow(bench.airflow, site, folder, settings, count)
+                given = _of_airflow(site, folder, settings)
+                said = _driven(bench.airflow, _AIRFLOWS, folder, given, count)
                 _note(each, way, said, count)
                 bench.say(f"airflow: {way}: {count / said['ended_s']:.0f} tasks/s")
+            said = _driven(bench.airflow, _OURS, folder, _section("KBROKER", ours), count)
+            _note(each, "airflow_kbroker", said, count)
+            bench.say(f"airflow: kbroker in Airflow: {count / said['ended_s']:.0f} tasks/s")
             said = _kbroker(stack, f"beside-{number}", count)
             _note(each, "beside_airflow", said, count)
             bench.say(f"airflow: kbroker: {count / said['ended_s']:.0f} tasks/s")
@@ -89,20 +104,15 @@ def _note(each: dict[str, list[float]], who: str, said: dict[str, Any], count: i
         "launched_per_s": count / said["launched_s"],
         "ended_per_s": count / said["ended_s"],
         "scheduler_cpu_ms": 1000 * said["cpu_s"] / count,
-        "longest_heartbeat_ms": 1000 * said["longest_beat_s"],
+        "longest_turn_ms": 1000 * said["longest_turn_s"],
+        "median_turn_ms": 1000 * said["median_turn_s"],
     }
     for name, value in noted.items():
         each.setdefault(f"{who}_{name}", []).append(value)
 
 
-def _airflow(
-    python: str, site: Site, folder: Path, settings: dict[str, str], count: int
-) -> dict[str, Any]:
-    """Let Airflow run so many tasks.
-
-    Raises:
-        BenchError: it did not.
-    """
+def _of_airflow(site: Site, folder: Path, settings: dict[str, str]) -> dict[str, str]:
+    """Where Airflow's own executor finds the cluster, and what it creates there."""
     template = folder / "template-airflow.yaml"
     template.write_bytes(orjson.dumps({**tasks.template(None), "metadata": {"name": "bench"}}))
     given = {
@@ -112,8 +122,22 @@ def _airflow(
         "POD_TEMPLATE_FILE": str(template),
         **settings,
     }
-    more = {f"AIRFLOW__KUBERNETES_EXECUTOR__{name}": value for name, value in given.items()}
-    said = _ran([python, str(airflow_contender.__file__), str(count)], folder, more)
+    return _section("KUBERNETES_EXECUTOR", given)
+
+
+def _section(section: str, given: dict[str, str]) -> dict[str, str]:
+    return {f"AIRFLOW__{section}__{name}": value for name, value in given.items()}
+
+
+def _driven(
+    python: str, executor: str, folder: Path, more: dict[str, str], count: int
+) -> dict[str, Any]:
+    """Let an executor of Airflow's run so many tasks.
+
+    Raises:
+        BenchError: it did not.
+    """
+    said = _ran([python, str(airflow_contender.__file__), executor, str(count)], folder, more)
     result: dict[str, Any] = orjson.loads(said.strip().splitlines()[-1])
     if result["succeeded"] != count:
         raise BenchError(f"{result['succeeded']} of Airflow's {count} tasks succeeded")
@@ -186,5 +210,6 @@ def _kbroker(stack: Stack, group: str, count: int) -> dict[str, Any]:
         "launched_s": launched[0] - began,
         "ended_s": max(ends.values()) - began,
         "cpu_s": cpu_seconds(stack.scheduler.pid) - cpu,
-        "longest_beat_s": max(beats),
+        "longest_turn_s": max(beats),
+        "median_turn_s": median(beats),
     }

@@ -77,5 +77,5 @@ def test_an_interpreter_without_airflow(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert "no 'airflow'" in line
     assert line.endswith(
-        "pip install apache-airflow apache-airflow-providers-cncf-kubernetes there"
+        "pip install 'kbroker[airflow]' apache-airflow-providers-cncf-kubernetes there"
     )
