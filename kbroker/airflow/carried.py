@@ -132,7 +132,8 @@ def many_namespaces(text: str, given: Texts) -> Carried:
     listed = ", ".join(name.strip() for name in names if name.strip())
     return Carried(
         decision=f"for {listed or 'each namespace that a task names'}: run kbroker watcher "
-        "--namespace NAME, and apply config/kubernetes/launcher.yaml and watcher.yaml there"
+        "--namespace NAME, and bind the roles of config/kubernetes there to the accounts of "
+        "launchers and watchers"
     )
 
 

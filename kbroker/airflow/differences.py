@@ -34,8 +34,8 @@ def differences(
             "task_queued_timeout above the longest wait that is right."
         )
     yield (
-        "The token in a queued workload ends with [scheduler] task_queued_timeout: a launch that "
-        "is older by the time a launcher has it is published again with a new one."
+        "A workload whose token ends while it waits is not lost: its launch is published again, "
+        "ahead of others, with a new token."
     )
     yield (
         "A quota, a 429 or an API server that is away fails no task: the launch waits, and "

@@ -117,7 +117,7 @@ RULES: tuple[Rule, ...] = (
         "delete_worker_pods",
         Fate.SAME,
         ("[kbroker] delete_worker_pods",),
-        "",
+        "A pod goes once Airflow's database has its task's end.",
         carried.to_option("delete_worker_pods", carried.flag),
     ),
     Rule(

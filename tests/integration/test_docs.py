@@ -27,6 +27,11 @@ PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 # Commands for the reader alone, each with what runs it instead.
 FOR_THE_READER = {
     "pip install 'kbroker[local]'",  # make venv
+    "pip install 'kbroker[airflow]'",  # make test-airflow, and its tests those of `airflow`
+    "pip install 'kbroker[kubernetes]'",  # make venv
+    "airflow providers list",
+    "airflow config list --section kbroker --include-descriptions",
+    "airflow kbroker ps",
     "KUBECONFIG=~/.kube/config make conformance",  # make test, against the local cluster
 }
 STAND_IN = ROOT / "tests" / "integration" / "redis_cli.py"
@@ -120,7 +125,14 @@ def test_the_readmes_own_tasks(folder: Path, cluster: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["command-line.md", "configuration.md", "guarantees.md", "pod-templates.md", "real-cluster.md"],
+    [
+        "airflow.md",
+        "command-line.md",
+        "configuration.md",
+        "guarantees.md",
+        "pod-templates.md",
+        "real-cluster.md",
+    ],
 )
 def test_the_commands_of_a_page_with_a_cluster(
     page: str, folder: Path, cluster: dict[str, str]
@@ -172,6 +184,7 @@ def test_the_examples_of_pod_templates(tmp_path: Path) -> None:
 def test_no_command_is_left_out() -> None:
     """Commands stand in `sh` blocks, which are run, or are named above."""
     run = {
+        "airflow.md",
         "command-line.md",
         "configuration.md",
         "guarantees.md",
@@ -183,6 +196,7 @@ def test_no_command_is_left_out() -> None:
     indented = set()
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", (DOCS / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(r"^ +```.*?^ +```", "", text, flags=re.DOTALL | re.MULTILINE)
         indented |= {line.strip() for line in text.splitlines() if line.startswith("    ")}
         assert not blocks(page, "(?:bash|shell|console)"), f"{page}: mark commands as sh"
         assert page in run or not blocks(page, "sh"), f"{page}: its commands are run by no test"

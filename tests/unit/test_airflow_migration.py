@@ -44,8 +44,7 @@ def test_a_rule_names_what_there_is(rule: Any) -> None:
         assert rule.becomes, "a reader has to know what it is called now"
     if rule.fate is Fate.SAME:
         assert all(name.replace(".", " ").split()[-1] == rule.option for name in rule.becomes)
-    else:
-        assert rule.why, "a reader has to know why"
+    assert rule.why.endswith("."), "a reader has to know why, or what to mind"
 
 
 def test_there_is_one_rule_for_an_option() -> None:
