@@ -100,6 +100,8 @@ class Spawner:
         self._open = True
         self._runs: dict[int, Run] = {}
         self._by_name: dict[int, Run] = {}
+        # First processes that have ended, while something of their sessions may be left.
+        self._ended: set[int] = set()
         self._selector = selectors.DefaultSelector()
         woken, wake = os.pipe()
         for descriptor in (woken, wake):
@@ -154,6 +156,7 @@ class Spawner:
             self._answer({"id": request["id"], "error": said or str(error)})
             return
         os.close(run.input)
+        self._ended.discard(run.pid)
         self._runs[run.pid] = self._by_name[run.name] = run
         self._selector.register(run.output, selectors.EVENT_READ, lambda: self._copy(run))
         self._answer({"id": run.name, "pid": run.pid})
@@ -196,14 +199,27 @@ class Spawner:
                 return
             run = self._runs.pop(pid, None)
             if run is None:
-                continue  # an orphan of some container
-            # What it left behind in its group ends with it, as everything in a container does.
+                self._kill_left_behind()  # an orphan of some container: it may leave others
+                continue
+            # What it left behind ends with it, as everything in a container does: its group, and
+            # what left that but not the session.
             _kill_group(pid)
+            self._ended.add(pid)
+            self._kill_left_behind()
             del self._by_name[run.name]
             if run.output in self._selector.get_map():
                 self._selector.unregister(run.output)
             run.close()
             self._answer({"id": run.name, "exit": os.waitstatus_to_exitcode(status)})
+
+    def _kill_left_behind(self) -> None:
+        """Kill orphans in the sessions of containers that have ended (Linux only)."""
+        orphans = {pid: _session(pid) for pid in _children() if pid not in self._runs}
+        self._ended &= set(orphans.values())
+        for pid, session in orphans.items():
+            if session in self._ended:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _answer(self, content: dict[str, Any]) -> None:
         try:
@@ -231,14 +247,27 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def _children() -> list[int]:
+    """The processes whose parent this one is; none where the kernel does not list them."""
+    try:
+        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    except OSError:
+        return []
+    return [int(pid) for pid in listed.split()]
+
+
+def _session(pid: int) -> int:
+    """The session of a process; 0 if it is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def _kill_descendants() -> None:
     """Kill what left its process group, generation by generation (Linux only)."""
-    listed = Path(f"/proc/self/task/{os.getpid()}/children")
     deadline = time.monotonic() + 2
-    while listed.exists() and time.monotonic() < deadline:
-        children = [int(pid) for pid in listed.read_text().split()]
-        if not children:
-            return
+    while (children := _children()) and time.monotonic() < deadline:
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

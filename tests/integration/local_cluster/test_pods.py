@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -382,6 +383,30 @@ class TestDeletion:
         client.create(shell("a", f"sleep 60 & echo $! > {tmp_path}/pid; exit 0"))
         client.phase("a", "Succeeded")
         poll("it is killed", lambda: not alive(int((tmp_path / "pid").read_text())))
+
+    @pytest.mark.parametrize("how", ["exit 0", "kill -9 $$$$", "sleep 60"])
+    def test_also_in_groups_of_their_own(self, client: Client, tmp_path: Path, how: str) -> None:
+        script, pids = tmp_path / "script.py", tmp_path / "pids"
+        pids.touch()
+        # A child and a grandchild, each in a process group of its own.
+        script.write_text(
+            "import os, sys, time\n"
+            "for _ in range(2):\n"
+            "    if os.fork():\n"
+            "        break\n"
+            "    os.setpgid(0, 0)\n"
+            "    with open(sys.argv[1], 'a') as pids: print(os.getpid(), file=pids)\n"
+            "time.sleep(60)\n"
+        )
+        start = f"{sys.executable} {script} {pids} &"
+        client.create(
+            shell("a", f"{start} until [ $(wc -l < {pids}) = 2 ]; do sleep 0.02; done; {how}")
+        )
+        poll("they run", lambda: len(pids.read_text().split()) == 2)
+        if how == "sleep 60":
+            assert all(alive(int(pid)) for pid in pids.read_text().split())
+            client.delete("a", {"gracePeriodSeconds": 0})
+        poll("they end", lambda: not any(alive(int(pid)) for pid in pids.read_text().split()))
 
 
 class TestLogs:
