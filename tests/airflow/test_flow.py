@@ -109,7 +109,7 @@ def test_a_task_out_of_time_is_failed_by_itself(site: Site, runs: Runs) -> None:
 
 def test_a_task_killed_for_its_memory_says_so(runs: Runs) -> None:
     assert len(runs.flow.tries("hungry")) == 1
-    assert any("OOMKilled" in event for event in runs.flow.events("hungry"))
+    assert any("oom_killed" in event for event in runs.flow.events("hungry"))
 
 
 def test_an_image_that_cannot_be_pulled_is_tried_again_and_named(site: Site, runs: Runs) -> None:
