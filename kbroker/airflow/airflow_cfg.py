@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from kbroker.value import Value
 # What is read; `kubernetes` is what Airflow before 3 called `kubernetes_executor`.
 SECTIONS = ("core", "scheduler", "kubernetes_executor", "kubernetes", "kbroker")
 _ENV_PREFIX = "AIRFLOW__"
+_HOOK = "pod_mutation_hook"
 
 
 class Given(Value, frozen=True):
@@ -55,6 +57,36 @@ def read_airflow(path: Path | None, env: Mapping[str, str]) -> Configured:
             "name the file with --airflow-cfg"
         )
     return found
+
+
+def mutation_hook(path: Path | None, env: Mapping[str, str]) -> Path | None:
+    """Airflow's local settings, if they have a `pod_mutation_hook`; they are not executed.
+
+    Args:
+        path: an airflow.cfg; None for the one that Airflow itself would read.
+        env: the environment.
+    """
+    home = Path(env["AIRFLOW_HOME"]).expanduser() if env.get("AIRFLOW_HOME") else None
+    for folder in filter(None, ((path or default_path(env)).parent, home)):
+        file = folder / "config" / "airflow_local_settings.py"
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            continue
+        if any(_HOOK in _names(statement) for statement in tree.body):
+            return file
+    return None
+
+
+def _names(statement: ast.stmt) -> set[str]:
+    """What a statement of a module gives a name to."""
+    if isinstance(statement, ast.FunctionDef):
+        return {statement.name}
+    if isinstance(statement, ast.ImportFrom):
+        return {alias.asname or alias.name for alias in statement.names}
+    if isinstance(statement, ast.Assign):
+        return {target.id for target in statement.targets if isinstance(target, ast.Name)}
+    return set()
 
 
 def _from_file(path: Path) -> dict[tuple[str, str], Given]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kbroker.airflow.airflow_cfg import Configured, Given
@@ -39,7 +40,7 @@ class Finding(Value, frozen=True):
     """What becomes of one option that is set.
 
     Attributes:
-        section: of Airflow's configuration.
+        section: of Airflow's configuration, or a module of Airflow's local settings.
         option: in it.
         value: as it may be shown; None if it may not.
         source: the file or variable that sets it; "" for Airflow's default.
@@ -81,8 +82,13 @@ class Plan(Value, frozen=True):
     differences: tuple[str, ...]
 
 
-def plan(configured: Configured) -> Plan:
-    """What becomes of this configuration of Airflow."""
+def plan(configured: Configured, hook: Path | None = None) -> Plan:
+    """What becomes of this configuration of Airflow.
+
+    Args:
+        configured: see `read_airflow`.
+        hook: the module with Airflow's `pod_mutation_hook`, if there is one.
+    """
     draft = _Draft()
     executor = draft.list_executors(configured.get(("core", "executor")))
     own = _section(configured, SECTION)
@@ -93,6 +99,8 @@ def plan(configured: Configured) -> Plan:
     for name, given in airflows.items():
         section = _AIRFLOWS if (_AIRFLOWS, name) in configured else _BEFORE_3
         draft.judge(section, name, given, texts)
+    if hook is not None:
+        draft.call(hook)
     draft.share()
     return Plan(
         findings=tuple(draft.findings),
@@ -169,6 +177,23 @@ class _Draft:
             why = f"Airflow 3 does not read the section [{_BEFORE_3}]. {why}".strip()
         self.findings.append(
             Finding(section, name, value, given.source, rule.fate, rule.becomes, why, decision)
+        )
+
+    def call(self, hook: Path) -> None:
+        """Launchers call the hook."""
+        name, setting = "pod_mutation_hook", "kubernetes.pod_mutation_hook"
+        self.settings[setting] = f"{hook.stem}.{name}"
+        self.findings.append(
+            Finding(
+                hook.stem,
+                name,
+                None,
+                str(hook),
+                Fate.SAME,
+                (setting,),
+                "Launchers call it with every pod: the module, and what it imports, must be "
+                "importable where they run.",
+            )
         )
 
     def share(self) -> None:

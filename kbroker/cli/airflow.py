@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from kbroker.airflow.airflow_cfg import read_airflow
+from kbroker.airflow.airflow_cfg import mutation_hook, read_airflow
 from kbroker.airflow.migration import Finding, Plan, plan
 from kbroker.airflow.new_files import airflow_sections, environment, kbroker_toml
 from kbroker.cli import options
@@ -55,13 +55,15 @@ def check(
     """Say what becomes of the KubernetesExecutor's options, and print the new configuration.
 
     Reads the sections [kubernetes_executor], [kbroker], [core] and [scheduler] of an
-    airflow.cfg, and the variables AIRFLOW__SECTION__OPTION, which win over it. Nothing is
+    airflow.cfg, the variables AIRFLOW__SECTION__OPTION, which win over it, and looks for a
+    pod_mutation_hook in config/airflow_local_settings.py beside it. Nothing is executed or
     changed, and no URL or unknown value is shown.
 
     Exit code: 0, 1 when something has to be decided or done by hand, 2 when the file cannot
     be read.
     """
-    found = plan(read_airflow(airflow_cfg, os.environ))
+    configured = read_airflow(airflow_cfg, os.environ)
+    found = plan(configured, mutation_hook(airflow_cfg, os.environ))
     if json:
         document = orjson.dumps(_document(found), option=orjson.OPT_INDENT_2)
         sys.stdout.buffer.write(document + b"\n")

@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from kbroker.airflow.airflow_cfg import Configured, Given, default_path, read_airflow
+from kbroker.airflow.airflow_cfg import (
+    Configured,
+    Given,
+    default_path,
+    mutation_hook,
+    read_airflow,
+)
 from kbroker.airflow.executor_list import KBROKER, side_by_side
 from kbroker.airflow.migration import SHARED, Plan, plan
 from kbroker.airflow.new_files import EXAMPLE_URL, airflow_sections, environment, kbroker_toml
@@ -272,6 +278,43 @@ def test_a_contradiction_is_for_somebody_to_decide() -> None:
 
 def test_what_all_processes_share_are_options() -> None:
     assert set(SHARED) <= set(OPTIONS)
+
+
+# The pod_mutation_hook.
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def pod_mutation_hook(pod):\n    raise SystemExit\n", True),
+        ("from corp.pods import mutate as pod_mutation_hook\n", True),
+        ("pod_mutation_hook = print\n", True),
+        ("raise SystemExit\ndef pod_mutation_hook(pod): ...\n", True),
+        ("def task_policy(task): ...  # pod_mutation_hook\n", False),
+        ("def (\n", False),
+        (None, False),
+    ],
+)
+def test_the_hook_is_found_without_running_anything(
+    text: str | None, found: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "config" / "airflow_local_settings.py"
+    file.parent.mkdir()
+    if text is not None:
+        file.write_text(text)
+    wanted = file if found else None
+    assert mutation_hook(tmp_path / "airflow.cfg", {}) == wanted
+    assert mutation_hook(None, {"AIRFLOW_HOME": str(tmp_path)}) == wanted
+    elsewhere = {"AIRFLOW_CONFIG": "/etc/airflow.cfg", "AIRFLOW_HOME": str(tmp_path)}
+    assert mutation_hook(None, elsewhere) == wanted
+
+
+def test_launchers_call_the_hook() -> None:
+    found = plan(configured(**IMAGE), Path("/opt/airflow/config/airflow_local_settings.py"))
+    assert found.decisions == ()
+    setting = "airflow_local_settings.pod_mutation_hook"
+    assert found.settings["kubernetes.pod_mutation_hook"] == setting
+    assert found.findings[-1].becomes == ("kubernetes.pod_mutation_hook",)
 
 
 # What is printed can be pasted.
