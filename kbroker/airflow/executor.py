@@ -213,7 +213,8 @@ class KBrokerExecutor(BaseExecutor):  # type: ignore[misc] # Airflow is untyped 
         self._forget(wanted)
         self._started.revoke(wanted.task_key, reason)
         if awaited:
-            self.fail(wanted.key, info=reason)
+            # Of a cleared task Airflow makes "terminated, run it again" of a success alone.
+            self.success(wanted.key, info=reason)
 
     def _forget(self, wanted: Wanted) -> None:
         self._adoption.forget(wanted.launch_id)
