@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kbroker.kube_scheduler import AirflowKubernetesScheduler
-from kbroker.message import DELETE, RELEASE, DeleteMessage
+from kbroker.message import DELETE, RELEASE, DeleteMessage, Removal
+from kbroker.settings import KubernetesSettings
 from kbroker.task import Launch
 from kbroker.tracked import Tracked
 
@@ -124,7 +125,11 @@ class Departures:
             one.doubted = True
 
     def _removal(self, tracked: Tracked) -> DeleteMessage | None:
-        delete = self._kubernetes.delete_worker_pods and (
-            bool(tracked.succeeded) or self._kubernetes.delete_worker_pods_on_failure
-        )
-        return tracked.removal(DELETE if delete else RELEASE)
+        return tracked.removal(how_to_remove(self._kubernetes, succeeded=bool(tracked.succeeded)))
+
+
+def how_to_remove(settings: KubernetesSettings, *, succeeded: bool) -> Removal:
+    """Whether the pod of a launch that is over is deleted, or kept."""
+    if settings.delete_worker_pods and (succeeded or settings.delete_worker_pods_on_failure):
+        return DELETE
+    return RELEASE

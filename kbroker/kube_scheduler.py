@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import orjson
 
 from kbroker import naming
+from kbroker.abandoned import Abandoned, abandoned
 from kbroker.event import KnownLaunch, PodEvent, no_launch
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
@@ -280,6 +281,10 @@ class AirflowKubernetesScheduler:
         )
         ours = [b"wanted", self.executor_id.encode()]
         return [found[0] is not None and found != ours for found in replies]
+
+    def abandoned(self, cursor: int) -> tuple[int, list[Abandoned]]:
+        """See `kbroker.abandoned`."""
+        return abandoned(self._redis, self.keys, self.config.core.deployment, cursor)
 
     def rewind(self) -> None:
         """Read the result stream from its beginning again: Redis may have lost data."""

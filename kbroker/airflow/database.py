@@ -39,10 +39,11 @@ def rows_of(launches: Sequence[Wanted]) -> list[Row | None] | None:
     found: dict[_Name, Row] = {}
     try:
         with create_session(scoped=False) as session:
-            ids = [_bound(one.task_instance) for one in launches]
-            found.update(_read(session, TaskInstance.id.in_(ids)))
+            ids = [_bound(x.task_instance) for x in launches if x.task_instance is not None]
+            if ids:
+                found.update(_read(session, TaskInstance.id.in_(ids)))
             others = [one.key for one in launches if _name(one) not in found]
-            if others:  # they have another id by now
+            if others:  # they have another id by now, or nobody knows which
                 found.update(_read(session, TaskInstance.filter_for_tis(others)))
     except SQLAlchemyError as error:
         log.warning(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_loader import ExecutorLoader
 from airflow.executors.workloads import ExecuteTask
@@ -19,6 +20,7 @@ from kbroker.airflow.adoption import Adoption
 from kbroker.airflow.database import name_launch, rows_of
 from kbroker.airflow.identity import callback_key, is_launch_id, new_launch_id, task_key
 from kbroker.airflow.launches import Wanted, WantedLaunches
+from kbroker.airflow.leftovers import Leftovers
 from kbroker.airflow.metrics import timer
 from kbroker.airflow.options import SECTION, AirflowOptions
 from kbroker.airflow.overrides import plain_config
@@ -28,6 +30,7 @@ from kbroker.airflow.supervision import Supervision
 from kbroker.errors import BrokerUnavailableError, ExecutorConfigError, KbrokerError, TaskError
 from kbroker.event import Outcome, PodEvent
 from kbroker.executor import QUEUED, RUNNING, KubernetesExecutor
+from kbroker.left_behind import LeftBehind
 from kbroker.message import LaunchRequest
 from kbroker.renewal import Renewal
 from kbroker.task import Launch, TaskKey
@@ -95,6 +98,12 @@ class KBrokerExecutor(BaseExecutor):  # type: ignore[misc] # Airflow is untyped 
             grace=options.stop_grace,
             stop=self._stop,
             let_go=self._forget,
+            rows=rows_of,
+        )
+        self._leftovers = Leftovers(
+            LeftBehind(core.scheduler),
+            interval=conf.getfloat("scheduler", "orphaned_tasks_check_interval"),
+            grace=options.stop_grace,
             rows=rows_of,
         )
         # Airflow names the launches of tasks whose executor it recognises by its full name alone.
@@ -238,6 +247,7 @@ class KBrokerExecutor(BaseExecutor):  # type: ignore[misc] # Airflow is untyped 
             self._tell(key, state, info)
         self._adoption.turn()
         self._supervision.turn()
+        self._leftovers.turn()
 
     def _tell(self, key: TaskKey, state: str, info: str | Outcome) -> None:
         launch_id = info.launch_id if isinstance(info, Outcome) else info

@@ -11,6 +11,8 @@ from kbroker.task import TaskKey
 # "executor_callbacks/<dag id>/<run id>/<callback id>": what else a callback says of its DAG.
 _CALLBACK_PATH = re.compile(r"executor_callbacks/(?P<dag>[^/]+)/(?P<run>.+)/[^/]+")
 
+_CALLBACK = "callback-"
+
 
 def task_key(key: Any) -> TaskKey:
     """The task key of an Airflow `TaskInstanceKey`, or of a task instance."""
@@ -21,7 +23,19 @@ def callback_key(workload: Any) -> TaskKey:
     """A task key for an `ExecuteCallback` workload, which has none of its own."""
     found = _CALLBACK_PATH.fullmatch(workload.log_path or "")
     dag_id, run_id = (found["dag"], found["run"]) if found else ("callbacks", "callbacks")
-    return TaskKey(dag_id, f"callback-{workload.callback.id}", run_id)
+    return TaskKey(dag_id, f"{_CALLBACK}{workload.callback.id}", run_id)
+
+
+def is_callback(key: TaskKey) -> bool:
+    """Whether `callback_key` made it."""
+    return key.task_id.startswith(_CALLBACK)
+
+
+def key_of(key: TaskKey) -> Any:
+    """The `TaskInstanceKey` of a task key."""
+    from airflow.models.taskinstancekey import TaskInstanceKey  # noqa: PLC0415
+
+    return TaskInstanceKey(key.dag_id, key.task_id, key.run_id, key.try_number, key.map_index)
 
 
 def new_launch_id() -> str:

@@ -8,7 +8,7 @@ from kbroker.airflow.launches import Wanted
 from kbroker.value import Value
 
 # Of a task instance that runs, or is about to, for the launch that its row names.
-_WANTED = frozenset({"queued", "running"})
+WANTED_STATES = frozenset({"queued", "running"})
 
 
 class Row(Value, frozen=True):
@@ -53,7 +53,7 @@ def standing(wanted: Wanted, row: Row | None, job_id: int | str | None) -> Stand
     same = row.id == str(wanted.task_instance)
     if not same or row.external_executor_id not in (None, wanted.launch_id):
         return Standing.UNWANTED
-    if row.state not in _WANTED:
+    if row.state not in WANTED_STATES:
         return Standing.UNWANTED
     if row.queued_by is not None and str(row.queued_by) != str(job_id):
         return Standing.ELSEWHERE

@@ -66,7 +66,7 @@ def make(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
     def start(job: int = JOB, **options: Any) -> KBrokerExecutor:
         given = {
             "broker_url": scene.config.broker.url,
-            "executor_lease": 1.0,
+            "executor_lease": 15.0,
             "create_window": 0.3,
             "reconcile_interval": 0.1,
             "check_interval": 0.1,
@@ -436,7 +436,7 @@ class TestAdoption:
         self, scene: Scene, make: Callable[..., KBrokerExecutor]
     ) -> None:
         found = put()
-        first = make(1)
+        first = make(1, executor_lease=2.0)
         message = launched(first, scene, found)
         scene.launched(message.attempt)
         first.heartbeat()
@@ -555,3 +555,31 @@ def test_a_log_that_nobody_has_yet_says_why(
     messages, logs = reader.get_task_log(SimpleNamespace(**found), 1)
     assert "No launcher is running" in " ".join(messages)
     assert logs == [""]
+
+
+def test_what_a_dead_scheduler_left_goes_once_its_task_has_ended(
+    scene: Scene, make: Callable[..., KBrokerExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended for the database, which tells no executor; the rest is for Airflow to adopt."""
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL", "0.1")
+    first = make(1, check_interval=60)
+    found = {name: put(name) for name in ("finished", "runs", "wanted")}
+    messages = {name: launched(first, scene, row) for name, row in found.items()}
+    for message in messages.values():
+        scene.launched(message.attempt)
+    scene.watched(scene.pod(messages["finished"].attempt, PodState.SUCCEEDED, exit_code=0))
+    change(found["finished"], state=State.SUCCESS)
+    change(found["runs"], state=State.FAILED)
+    change(found["wanted"], state=State.RUNNING)
+    scene.redis.delete(scene.keys.executor(first._core.executor_id))  # it is dead
+    second = make(2)
+    states = {"finished": "final", "runs": "withdrawn", "wanted": "wanted"}
+
+    def as_they_should_be() -> bool:
+        second.heartbeat()
+        return {n: scene.record(m.attempt)["state"] for n, m in messages.items()} == states
+
+    poll("what nobody wants is ended", as_they_should_be)
+    poll("their pods go", lambda: len(scene.removals()) == 2)
+    assert second.running == set()
+    assert events(second) == {}
