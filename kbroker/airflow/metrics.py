@@ -25,7 +25,3 @@ def timer(name: str, team: str | None) -> AbstractContextManager[Any]:
     measured: AbstractContextManager[Any] = _stats().timer(name, tags=tags)
     return measured
 
-
-def count(name: str, number: int, team: str | None) -> None:
-    """Add to a counter."""
-    _stats().incr(name, number, tags={} if team is None else {"team_name": team})

@@ -583,3 +583,18 @@ def test_what_a_dead_scheduler_left_goes_once_its_task_has_ended(
     poll("their pods go", lambda: len(scene.removals()) == 2)
     assert second.running == set()
     assert events(second) == {}
+
+
+def test_a_team_has_options_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__BLUE___KBROKER__BROKER_URL", "redis://blue.example:6379/0")
+    monkeypatch.setenv("AIRFLOW__BLUE___KBROKER__NAMESPACE", "blue")
+    monkeypatch.setenv("AIRFLOW__BLUE___CORE__PARALLELISM", "4")
+    executor = KBrokerExecutor(team_name="blue")
+    executor.job_id = 3
+    config = executor.options.config
+    assert (config.broker.url, config.kubernetes.namespace) == (
+        "redis://blue.example:6379/0",
+        "blue",
+    )
+    assert config.core.executor_id == "kbroker-3-blue"
+    assert executor.parallelism == 4
