@@ -19,6 +19,7 @@ from typing import Any
 from kbroker.departures import Departures
 from kbroker.errors import BrokerUnavailableError, LeaseLostError
 from kbroker.event import Outcome, PodEvent
+from kbroker.event_buffer import QUEUED, RUNNING, EventBuffer, State
 from kbroker.kube_config import KubeConfig
 from kbroker.kube_scheduler import AirflowKubernetesScheduler, Job
 from kbroker.launch_registry import LaunchRegistry
@@ -51,8 +52,6 @@ log = logging.getLogger(__name__)
 
 # Takes an event, and what follows from it.
 Observe = Callable[[PodEvent, Step], None]
-
-QUEUED, RUNNING, SUCCESS, FAILED = "queued", "running", "success", "failed"
 
 
 class KubernetesExecutor:
@@ -91,8 +90,6 @@ class KubernetesExecutor:
             f"{socket.gethostname()}-{secrets.token_hex(3)}"
         )
         self.parallelism = self.config.core.parallelism
-        self.event_buffer: dict[TaskKey, tuple[str, str | Outcome]] = {}
-        self.running: set[TaskKey] = set()
         self._renew = renew
         self._observe = observe
         self._clock = clock
@@ -100,8 +97,6 @@ class KubernetesExecutor:
         self._results: SimpleQueue[Result] = SimpleQueue()
         self._launches = LaunchRegistry()
         self._ready = PublishQueue()
-        self._undelivered: dict[TaskKey, Tracked] = {}
-        self._kept: dict[TaskKey, Tracked] = {}
         self._lease_due = 0.0
         self.scheduler = AirflowKubernetesScheduler(
             self.config,
@@ -114,6 +109,7 @@ class KubernetesExecutor:
         self._redis = RedisSteps(self.scheduler.patience, monotonic)
         self._secrets = SecretRequests(self.config, self.scheduler)
         self._departures = Departures(self.scheduler, monotonic)
+        self._told = EventBuffer(self._departures.over)
         self._unclaimed = Unclaimed(self.scheduler, monotonic)
         self._reconciliation = Reconciliation(
             self, self.scheduler, self._launches, self._departures, monotonic
@@ -155,7 +151,7 @@ class KubernetesExecutor:
             log.warning("left without saying goodbye: %s", error, extra={"action": "end"})
             told = False
         self.scheduler.close()
-        return told and not self._kept
+        return told and not self._told.holds
 
     def terminate(self) -> None:
         """Revoke everything, then leave."""
@@ -262,30 +258,27 @@ class KubernetesExecutor:
 
     def get_event_buffer(
         self, dag_ids: Collection[str] | None = None, *, keep_pods: bool = False
-    ) -> dict[TaskKey, tuple[str, str | Outcome]]:
+    ) -> dict[TaskKey, State]:
         """Hand out and clear the event buffer, of all DAGs or of these.
 
         The pods of the final states handed out may go at the next `sync`; with `keep_pods`
         each stays until `let_go`.
         """
-        if dag_ids is None:
-            handed, self.event_buffer = self.event_buffer, {}
-        else:
-            keys = [key for key in self.event_buffer if key.dag_id in dag_ids]
-            handed = {key: self.event_buffer.pop(key) for key in keys}
-        for key in [key for key in self._undelivered if key in handed]:
-            tracked = self._undelivered.pop(key)
-            if keep_pods:
-                self._kept[key] = tracked
-            else:
-                self._departures.over(tracked)
-        return handed
+        return self._told.hand_out(dag_ids, keep_pods=keep_pods)
 
     def let_go(self, key: TaskKey) -> None:
         """The pod of a final state that was handed out with `keep_pods` may go."""
-        tracked = self._kept.pop(key, None)
-        if tracked is not None:
-            self._departures.over(tracked)
+        self._told.let_go(key)
+
+    @property
+    def event_buffer(self) -> dict[TaskKey, State]:
+        """See `KubernetesExecutor`."""
+        return self._told.states
+
+    @property
+    def running(self) -> set[TaskKey]:
+        """See `KubernetesExecutor`."""
+        return self._told.running
 
     @property
     def queued_tasks(self) -> dict[TaskKey, LaunchMessage]:
@@ -387,7 +380,7 @@ class KubernetesExecutor:
         if tracked.newest:
             self.running.add(tracked.key)
             if first:
-                self.event_buffer[tracked.key] = (QUEUED, tracked.launch_id)
+                self._change_state(tracked.key, QUEUED, tracked.launch_id)
 
     def _not_published(self, tracked: Tracked, reply: Refused) -> None:
         if reply.why == "lease":
@@ -449,7 +442,7 @@ class KubernetesExecutor:
         runs = tracked.note(event)
         if step is NOTE:
             if runs and tracked.newest:
-                self.event_buffer[tracked.key] = (RUNNING, tracked.launch_id)
+                self._change_state(tracked.key, RUNNING, tracked.launch_id)
         elif step is RELAUNCH or step is RENEW:
             self._launch_again(tracked, event, step)
         else:
@@ -484,15 +477,11 @@ class KubernetesExecutor:
         if not tracked.newest:
             self._departures.over(tracked)
             return
-        state = SUCCESS if tracked.succeeded else FAILED
-        self._change_state(tracked.key, state, tracked.outcome(self._clock()))
-        self._undelivered[tracked.key] = tracked
+        self._told.put_end(tracked, tracked.outcome(self._clock()))
 
     def _change_state(self, key: TaskKey, state: str, info: str | Outcome) -> None:
         """Put a state into the event buffer; a final one frees the task's slot."""
-        if state in (SUCCESS, FAILED):
-            self.running.discard(key)
-        self.event_buffer[key] = (state, info)
+        self._told.put(key, state, info)
 
     def _finish(self) -> None:
         finished = self._departures.finish()
@@ -520,9 +509,7 @@ class KubernetesExecutor:
         self._launches.remove(tracked)
         self._unclaimed.add(tracked.attempt.launch, *tracked.entries)
         if newest:
-            self.running.discard(tracked.key)
-            self.event_buffer.pop(tracked.key, None)
-            self._undelivered.pop(tracked.key, None)
+            self._told.forget(tracked.key)
 
     # Tracking.
 
@@ -531,7 +518,5 @@ class KubernetesExecutor:
         if older is None:
             return
         # From now on the older launch speaks for nobody; it still runs to its end.
-        self.running.discard(tracked.key)
-        self.event_buffer.pop(tracked.key, None)
-        if self._undelivered.pop(tracked.key, None) is not None:
+        if self._told.forget(tracked.key) is not None:
             self._departures.over(older)

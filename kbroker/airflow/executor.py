@@ -29,7 +29,8 @@ from kbroker.airflow.states import state_of
 from kbroker.airflow.supervision import Supervision
 from kbroker.errors import BrokerUnavailableError, ExecutorConfigError, KbrokerError, TaskError
 from kbroker.event import Outcome, PodEvent
-from kbroker.executor import QUEUED, RUNNING, KubernetesExecutor
+from kbroker.event_buffer import QUEUED, RUNNING
+from kbroker.executor import KubernetesExecutor
 from kbroker.left_behind import LeftBehind
 from kbroker.message import LaunchRequest
 from kbroker.renewal import Renewal

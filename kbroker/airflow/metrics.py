@@ -24,4 +24,3 @@ def timer(name: str, team: str | None) -> AbstractContextManager[Any]:
     tags = {} if team is None else {"team_name": team}
     measured: AbstractContextManager[Any] = _stats().timer(name, tags=tags)
     return measured
-

@@ -17,8 +17,9 @@ import orjson
 
 from kbroker.errors import BrokerUnavailableError, LeaseLostError
 from kbroker.event import Cause, Outcome
+from kbroker.event_buffer import FAILED, SUCCESS
 from kbroker.event_publisher import EventPublisher
-from kbroker.executor import FAILED, SUCCESS, KubernetesExecutor
+from kbroker.executor import KubernetesExecutor
 from kbroker.keys import LAUNCHERS_GROUP, RedisKeys
 from kbroker.kube_config import KubeConfig
 from kbroker.launcher import Launcher
