@@ -77,6 +77,13 @@ class CallFailed(Exception):  # noqa: N818 - an answer to work on, not a fault
         self.unanswered = unanswered
         self.status = status
 
+    @property
+    def guarded(self) -> str:
+        """Why, in words that quote nothing of what was sent: other refusals may."""
+        if self.status in (0, 403, 404):
+            return self.decision.message
+        return f"the API server answers {self.status}"
+
 
 class _Again(Exception):  # noqa: N818 - tells tenacity to go on
     def __init__(self, wait: float) -> None:

@@ -19,7 +19,7 @@ from kbroker.redis_client import Call, availability, script
 Message = LaunchMessage | DeleteMessage | SecretMessage
 
 # What a task's author or a token wrote is shown to nobody who did not ask for it.
-_PRIVATE = ("command", "config", "traceparent")
+_PRIVATE = ("command", "config", "traceparent", "workload")
 
 REFUSED = {
     "gone": "it is not in the dead stream any more",

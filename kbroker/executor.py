@@ -171,6 +171,7 @@ class KubernetesExecutor:
         *,
         launch_id: str | None = None,
         expires_at: float | None = None,
+        workload: str | None = None,
     ) -> str:
         """Want this command to run for this task; it is published by `heartbeat`.
 
@@ -182,16 +183,24 @@ class KubernetesExecutor:
             launch_id: names this queueing of the try; a new uuid4 by default.
             expires_at: seconds since the epoch after which the command is not worth
                 launching; at most, and by default, `core.launch_timeout` from now.
+            workload: what the command finds in `workload_file.WORKLOAD_FILE`; it travels in a
+                Secret of the pod's own instead of on the command line.
 
         Returns:
             The launch id.
 
         Raises:
-            TaskError: the key, command or launch id is not usable.
+            TaskError: the key, command, launch id or workload is not usable.
             ExecutorConfigError: the executor config is not usable.
         """
         request = LaunchRequest(
-            key, command, launch_id or str(uuid.uuid4()), queue, executor_config, expires_at
+            key,
+            command,
+            launch_id or str(uuid.uuid4()),
+            queue,
+            executor_config,
+            expires_at,
+            workload=workload,
         )
         tracked = track(request, self.config, self.executor_id, self._clock())
         if self._launches.get(tracked.attempt.launch) is None:

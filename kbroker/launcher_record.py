@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kbroker import launch_reply
-from kbroker.event import PodEvent
+from kbroker.event import Cause, PodEvent
 from kbroker.launch_reply import Granted, Refused
 from kbroker.record_scripts import RecordScripts
 from kbroker.redis_client import Call, script
@@ -36,6 +36,18 @@ class LauncherRecords(RecordScripts):
         """
         return self._apply(event, token="", gone=False, leader="")
 
+    def stop(self, event: PodEvent, cause: Cause, message: str) -> Call[str]:
+        """Remember why a pod cannot start, and ask a launcher to stop it.
+
+        Args:
+            event: the pod as it was reported.
+            cause: what its failure is to be called.
+            message: the reason in words.
+
+        The reply is "applied", "unknown", "final" or "stale".
+        """
+        return self._condemn(event, cause, message, token="")
+
     def park(
         self,
         cluster: str,
@@ -45,6 +57,7 @@ class LauncherRecords(RecordScripts):
         *,
         entry: tuple[str, str] | None,
         event: PodEvent | None,
+        even_launched: bool = False,
     ) -> Call[bool]:
         """Set a message aside for `delay` seconds; its queue entry goes in the same step.
 
@@ -55,6 +68,7 @@ class LauncherRecords(RecordScripts):
             delay: seconds until it is due.
             entry: full key of the queue and stream id; None for a drained item.
             event: tells the owner why it waits, and whose it is; None for a removal.
+            even_launched: keep a launch whose pod is known: the pod waits for something.
 
         The reply is False when nobody wants the launch any more: it was dropped.
         """
@@ -76,6 +90,7 @@ class LauncherRecords(RecordScripts):
                 stream_id,
                 "" if event is None else event.attempt.number,
                 b"" if event is None else event.encode(),
+                int(even_launched),
             ),
             lambda reply: reply == b"parked",
         )

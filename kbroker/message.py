@@ -14,7 +14,11 @@ from kbroker.schema import reading, string
 from kbroker.task import Attempt, Launch, TaskKey
 from kbroker.value import Value
 
-SCHEMA = 1
+SCHEMA = 2
+# What is written: an older launcher goes on with all that it would not get wrong.
+_PLAIN, _WITH_WORKLOAD = 1, 2
+# https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size
+_LARGEST_WORKLOAD = 1024 * 1024
 
 
 def check_command(command: object) -> tuple[str, ...]:
@@ -39,6 +43,25 @@ def check_command(command: object) -> tuple[str, ...]:
     return tuple(command)
 
 
+def check_workload(workload: object) -> str | None:
+    """A workload that a Secret can hold; None for none.
+
+    Raises:
+        TaskError: it is no text, or too long.
+    """
+    if workload is None:
+        return None
+    if not isinstance(workload, str):
+        raise TaskError(f"workload must be a string, not {type(workload).__name__}")
+    try:
+        size = len(workload.encode())
+    except UnicodeEncodeError:
+        raise TaskError("workload is not valid Unicode") from None
+    if size > _LARGEST_WORKLOAD:
+        raise TaskError(f"workload has {size} bytes; a Secret holds {_LARGEST_WORKLOAD} at most")
+    return workload
+
+
 class LaunchMessage(Value, frozen=True):
     """Create this attempt's pod, if its record still grants it.
 
@@ -52,9 +75,11 @@ class LaunchMessage(Value, frozen=True):
         enqueued_at: when it was published, milliseconds since the epoch.
         expires_at: when it stops being worth launching, likewise; None is never.
         traceparent: W3C trace context of the publisher.
+        workload: what the command finds in `workload_file.WORKLOAD_FILE`; never logged, and no
+            part of the pod.
     """
 
-    HIDDEN: ClassVar[frozenset[str]] = frozenset({"command", "executor_config"})
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"command", "executor_config", "workload"})
 
     attempt: Attempt
     executor_id: str
@@ -65,6 +90,7 @@ class LaunchMessage(Value, frozen=True):
     enqueued_at: int = 0
     expires_at: int | None = None
     traceparent: str | None = None
+    workload: str | None = None
 
     def for_attempt(self, number: int) -> LaunchMessage:
         """The same message for another attempt."""
@@ -73,8 +99,8 @@ class LaunchMessage(Value, frozen=True):
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, as it stands in the queue."""
         launch = self.attempt.launch
-        return {
-            "v": SCHEMA,
+        fields = {
+            "v": _PLAIN,
             "deployment": launch.deployment,
             "executor": self.executor_id,
             "cluster": self.cluster,
@@ -88,6 +114,9 @@ class LaunchMessage(Value, frozen=True):
             "expires_at": self.expires_at,
             "traceparent": self.traceparent,
         }
+        if self.workload is not None:
+            fields.update(v=_WITH_WORKLOAD, workload=self.workload)
+        return fields
 
     @classmethod
     def from_dict(cls, fields: object) -> LaunchMessage:
@@ -112,6 +141,7 @@ class LaunchMessage(Value, frozen=True):
                 enqueued_at=int(body["enqueued_at"]),
                 expires_at=None if body.get("expires_at") is None else int(body["expires_at"]),
                 traceparent=body.get("traceparent"),
+                workload=check_workload(body.get("workload")),
             )
 
 
@@ -129,9 +159,11 @@ class LaunchRequest(Value, frozen=True):
         queued_at: when its scheduler wanted it first, seconds since the epoch; None is now.
         started: whether its container is known to have started: then it is never launched
             again, even if nothing is left of it.
+        workload: what the command finds in `workload_file.WORKLOAD_FILE`, at most 1 MiB: it
+            travels in a Secret of the pod's own. Never logged.
     """
 
-    HIDDEN: ClassVar[frozenset[str]] = frozenset({"command", "executor_config"})
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"command", "executor_config", "workload"})
 
     key: TaskKey
     command: Sequence[str]
@@ -141,6 +173,7 @@ class LaunchRequest(Value, frozen=True):
     expires_at: float | None = None
     queued_at: float | None = None
     started: bool = False
+    workload: str | None = None
 
 
 class Removal(StrEnum):
@@ -186,7 +219,7 @@ class DeleteMessage(Value, frozen=True):
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, as it stands in the queue."""
         return {
-            "v": SCHEMA,
+            "v": _PLAIN,
             "deployment": self.deployment,
             "cluster": self.cluster,
             "namespace": self.namespace,
@@ -243,7 +276,7 @@ class SecretMessage(Value, frozen=True):
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, as it stands in the queue."""
         return {
-            "v": SCHEMA,
+            "v": _PLAIN,
             "deployment": self.deployment,
             "cluster": self.cluster,
             "namespace": self.namespace,

@@ -35,6 +35,7 @@ LAUNCH_ID = "kbroker/launch-id"
 ATTEMPT = "kbroker/attempt"
 EXECUTOR = "kbroker/executor"
 CREATE_BEFORE = "kbroker/create-before"
+WAITS = "kbroker/waits"  # what it waits for that its own status does not say
 STOPPED = "kbroker/stopped"  # why it was stopped before it started: "cause: message"
 # Nobody else's deletion frees a pod's name, or takes away what became of it, before kbroker
 # has taken note: https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/

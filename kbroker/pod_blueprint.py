@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from kbroker import workload_file
 from kbroker.executor_config import BASE_CONTAINER
 from kbroker.message import LaunchMessage
 from kbroker.naming import (
@@ -52,8 +53,10 @@ class PodBlueprint:
         self._place = [_name(one) for one in containers].index(BASE_CONTAINER)
         self._words = "args" if as_args else "command"
         # Kubernetes would append arguments to the command.
-        replaced = (self._words, "args")
-        self._base = _encoded(containers[self._place], without=replaced)
+        base = containers[self._place]
+        self._base = _encoded(base, without=(self._words, "args"))
+        self._mounts = _without_workload(base.get("volumeMounts"))
+        self._volumes = _without_workload(spec.get("volumes"))
 
     def body(self, message: LaunchMessage, create_before_ms: int | None) -> bytes:
         """The pod to create, as JSON.
@@ -67,25 +70,40 @@ class PodBlueprint:
         annotations = {**self._annotations, **annotations_for(attempt, message.executor_id)}
         if create_before_ms is not None:
             annotations[CREATE_BEFORE] = create_before_annotation(create_before_ms)
+        name = pod_name(attempt)
+        base = {**self._base, self._words: message.command}
+        spec = self._spec
+        if message.workload is not None:
+            base["volumeMounts"] = [*self._mounts, workload_file.volume_mount()]
+            spec = {**spec, "volumes": [*self._volumes, workload_file.volume(name)]}
         containers: list[Any] = self._containers.copy()
-        containers[self._place] = {**self._base, self._words: message.command}
+        containers[self._place] = base
         return orjson.dumps(
             {
                 **self._pod,
                 "metadata": {
                     **self._metadata,
-                    "name": pod_name(attempt),
+                    "name": name,
                     "namespace": message.namespace,
                     "labels": {**self._labels, **labels_for(attempt, message.executor_id)},
                     "annotations": annotations,
                 },
-                "spec": {**self._spec, "containers": containers},
+                "spec": {**spec, "containers": containers},
             }
         )
 
 
 def _name(container: Any) -> Any:
     return container.get("name") if isinstance(container, dict) else None
+
+
+def _without_workload(parts: Any) -> list[Any]:
+    """Volumes or mounts, but for those that stand where a workload's go."""
+    return [
+        each
+        for each in parts or []
+        if not (isinstance(each, dict) and workload_file.takes_its_place(each))
+    ]
 
 
 def _others(fields: Mapping[str, Any], without: Collection[str]) -> dict[str, Any]:

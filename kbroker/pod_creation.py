@@ -30,6 +30,8 @@ from kbroker.record_scripts import launch_item
 from kbroker.retry import Action, Decision, park_delay
 from kbroker.settings import LauncherSettings
 from kbroker.work_item import Done, Leave, Outcome, Park, Report, WorkItem, failed, waiting
+from kbroker.workload_delivery import Api as WorkloadApi
+from kbroker.workload_delivery import WorkloadDelivery
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ _MARGIN = 0.5
 _OFTEN = 30
 
 
-class Pods(Protocol):
+class Pods(WorkloadApi, Protocol):
     """What is asked of the API server; see `KubeClient`."""
 
     async def create_pod(
@@ -93,6 +95,7 @@ class PodCreation:
         self._settings = settings
         self._ask = ask
         self._rng = rng
+        self._workloads = WorkloadDelivery(pods, calls)
 
     async def launch(
         self, item: WorkItem, message: LaunchMessage, permission: Permission | NoRoom | Refused
@@ -112,7 +115,9 @@ class PodCreation:
 
     async def _refused(self, item: WorkItem, message: LaunchMessage, refused: Refused) -> Outcome:
         """What follows from a refused permission."""
-        if refused.why != "expired":
+        # A killed launcher may have left its pod without its workload.
+        unfinished = refused.why == "launched" and message.workload is not None
+        if refused.why != "expired" and not unfinished:
             log.debug(
                 "%s is not launched: %s",
                 message.attempt.launch.key,
@@ -124,6 +129,8 @@ class PodCreation:
         permission = Permission(refused.create_before, refused.now, now, now)
         maybe = max(item.parking.maybe_until, refused.create_before)
         launch = _Launch(item, message, permission, maybe)
+        if unfinished:
+            return await self._finish(launch)
         return await self._give_up(
             launch, Cause.EXPIRED, launch_reasons.expired(message, refused.now)
         )
@@ -152,7 +159,7 @@ class PodCreation:
                 launch.maybe_until = max(launch.maybe_until, permission.create_before)
             return await self._after(launch, failure.decision)
         # Nothing of its status is known yet: the API server lets no create set it.
-        return self._launched(launch, Pod.decode(body), None)
+        return await self._launched(launch, Pod.decode(body), None)
 
     async def _after(self, launch: _Launch, decision: Decision) -> Outcome:
         """What follows from a create that did not succeed."""
@@ -167,6 +174,16 @@ class PodCreation:
                 )
         return self._set_aside(launch, decision)
 
+    async def _finish(self, launch: _Launch) -> Outcome:
+        """See that the known pod of a launch has its workload."""
+        try:
+            pod = await self._look(launch)
+        except CallFailed as failure:
+            return self._blind(launch, failure)
+        if pod is None or attempt_from_annotations(pod.annotations) != launch.message.attempt:
+            return Done()
+        return await self._found(launch, pod)
+
     async def _held(self, launch: _Launch) -> Outcome:
         """The name is taken: by our own pod, which is success, or by another."""
         try:
@@ -174,15 +191,15 @@ class PodCreation:
         except CallFailed as failure:
             return self._blind(launch, failure)
         if pod is not None:
-            return self._holder(launch, pod)
+            return await self._holder(launch, pod)
         # It was there a moment ago and may have been ours: until the watcher has
         # told how it ended, another one could be its second run.
         launch.maybe_until = max(launch.maybe_until, launch.permission.create_before)
         return self._await_proof(launch, "a pod of this name has just been deleted")
 
-    def _holder(self, launch: _Launch, pod: Pod) -> Outcome:
+    async def _holder(self, launch: _Launch, pod: Pod) -> Outcome:
         if attempt_from_annotations(pod.annotations) == launch.message.attempt:
-            return self._found(launch, pod)
+            return await self._found(launch, pod)
         return Report(failed(launch.message, Cause.ADMISSION, launch_reasons.held_by(pod)))
 
     async def _late(self, launch: _Launch) -> Outcome:
@@ -192,7 +209,7 @@ class PodCreation:
         except CallFailed as failure:
             return self._blind(launch, failure)
         if pod is not None:
-            return self._holder(launch, pod)
+            return await self._holder(launch, pod)
         if launch.asked_again:
             return self._set_aside(
                 launch,
@@ -219,7 +236,7 @@ class PodCreation:
         except CallFailed as failure:
             return self._blind(launch, failure)
         if pod is not None and attempt_from_annotations(pod.annotations) == launch.message.attempt:
-            return self._found(launch, pod)
+            return await self._found(launch, pod)
         if asked <= launch.maybe_until:
             return self._await_proof(launch, why)
         return Report(failed(launch.message, cause, why))
@@ -239,20 +256,30 @@ class PodCreation:
 
         return await self._calls.run(request)
 
-    def _found(self, launch: _Launch, pod: Pod) -> Report:
+    async def _found(self, launch: _Launch, pod: Pod) -> Outcome:
         event = pod_event("ADDED", pod, launch.message.attempt, launch.message.cluster)
-        return self._launched(launch, pod, event)
+        return await self._launched(launch, pod, event)
 
-    def _launched(self, launch: _Launch, pod: Pod, event: PodEvent | None) -> Report:
+    async def _launched(self, launch: _Launch, pod: Pod, event: PodEvent | None) -> Outcome:
         log.debug(
             "launched pod %s (%s)",
             pod.name,
             pod.uid,
             extra={"action": "launched", "pod": pod.name, "uid": pod.uid},
         )
-        return Report(
+        report = Report(
             event or _just_created(pod, launch.message), found_room=bool(launch.permission.full)
         )
+        workload = launch.message.workload
+        if workload is None or report.event.state is not PodState.PENDING:
+            return report
+        problem = await self._workloads.deliver(launch.message, workload, pod)
+        if problem is None:
+            return report
+        if problem.action is Action.PERMANENT:
+            return report.changed(verdict=(problem.cause or Cause.ADMISSION, problem.message))
+        launch.maybe_until = max(launch.maybe_until, launch.permission.create_before)
+        return self._set_aside(launch, problem)
 
     def _blind(self, launch: _Launch, failure: CallFailed) -> Outcome:
         """The pod could not even be looked for."""

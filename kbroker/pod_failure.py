@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kbroker.event import BY_STOPPING, Cause
-from kbroker.naming import STOPPED
+from kbroker.naming import STOPPED, WAITS
 from kbroker.pod import (
     BASE,
     Condition,
@@ -228,7 +228,8 @@ def waiting_reason(pod: Pod) -> Reason | None:
         found = _by_waiting(status)
         if found is not None:
             return found
-    return None
+    why = pod.annotations.get(WAITS)
+    return Reason(None, why) if why else None
 
 
 def _state(status: ContainerStatus | None) -> ContainerState:

@@ -12,7 +12,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from kbroker.event import PodEvent, PodState
+import orjson
+
+from kbroker.event import Cause, PodEvent, PodState
 from kbroker.keys import RedisKeys
 from kbroker.message import DeleteMessage
 from kbroker.redis_client import Call, script
@@ -60,6 +62,25 @@ class RecordScripts:
                 self._window,
                 "" if after is None else after,
                 _waits_for(event),
+            ),
+            text,
+        )
+
+    def _condemn(self, event: PodEvent, cause: Cause, message: str, *, token: str) -> Call[str]:
+        return Call(
+            script("condemn"),
+            (
+                self.keys.task(event.launch.digest),
+                self.keys.lease(event.cluster, event.namespace),
+            ),
+            (
+                self.keys.prefix,
+                token,
+                event.uid or "",
+                str(event.resource_version),
+                event.attempt.number,
+                orjson.dumps({"cause": cause.value, "message": message}),
+                event.pod,
             ),
             text,
         )

@@ -98,7 +98,7 @@ class SecretCreation:
         except CallFailed as failure:
             if failure.decision.action is Action.CREDENTIALS:
                 return self.not_ready(item, message, now)
-            return self._parked(item, message, now, _why(failure))
+            return self._parked(item, message, now, failure.guarded)
         return Done()
 
     def not_ready(self, item: WorkItem, message: SecretMessage, now: int) -> Outcome:
@@ -250,10 +250,3 @@ def _over(present: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, 
         kept[name] = {**(metadata.get(name) or {}), **manifest["metadata"].get(name, {})}
     changed = {**manifest, "metadata": {**manifest["metadata"], **kept}}
     return {**changed, "type": present.get("type", manifest["type"])}
-
-
-def _why(failure: CallFailed) -> str:
-    """Why a request was given up. Other refusals may quote what was sent."""
-    if failure.status in (0, 403, 404):
-        return failure.decision.message
-    return f"the API server answers {failure.status}"

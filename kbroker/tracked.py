@@ -14,6 +14,7 @@ from kbroker.message import (
     LaunchRequest,
     Removal,
     check_command,
+    check_workload,
 )
 from kbroker.renewal import earlier
 from kbroker.task import Attempt, Launch, TaskKey
@@ -187,7 +188,7 @@ def track(request: LaunchRequest, config: KubeConfig, executor_id: str, now: flo
         now: seconds since the epoch.
 
     Raises:
-        TaskError: the key, command or launch id is not usable.
+        TaskError: the key, command, launch id or workload is not usable.
         ExecutorConfigError: the executor config is not usable.
     """
     if not isinstance(request.key, TaskKey):
@@ -206,6 +207,7 @@ def track(request: LaunchRequest, config: KubeConfig, executor_id: str, now: flo
         executor_config=overrides.as_dict(),
         enqueued_at=int(queued_at * 1000),
         expires_at=earlier(request.expires_at, deadline),
+        workload=check_workload(request.workload),
     )
     known = request.queue is not None and request.queue in config.broker.priorities
     priority = request.queue if known and request.queue else config.broker.default_priority

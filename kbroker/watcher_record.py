@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from kbroker import launch_reply
 from kbroker.event import Cause, PodEvent
-from kbroker.record_scripts import RecordScripts, text
+from kbroker.record_scripts import RecordScripts
 from kbroker.redis_client import Call, script
 
 
@@ -65,23 +63,7 @@ class WatcherRecords(RecordScripts):
 
         The reply is "applied", "lease", "unknown", "final" or "stale".
         """
-        return Call(
-            script("condemn"),
-            (
-                self.keys.task(event.launch.digest),
-                self.keys.lease(event.cluster, event.namespace),
-            ),
-            (
-                self.keys.prefix,
-                token,
-                event.uid or "",
-                str(event.resource_version),
-                event.attempt.number,
-                orjson.dumps({"cause": cause.value, "message": message}),
-                event.pod,
-            ),
-            text,
-        )
+        return self._condemn(event, cause, message, token=token)
 
     def checkpoint(
         self, place: tuple[str, str], version: int, *, token: str, leader: str

@@ -105,6 +105,11 @@ class WorkItem(Value, frozen=True):
         return self.deliveries > 1 or self.parking.maybe_until > 0
 
     @property
+    def has_workload(self) -> bool:
+        """Whether a launch is not over with its pod's creation: the pod waits for its workload."""
+        return isinstance(self.body, dict) and self.body.get("workload") is not None
+
+    @property
     def waited_as(self) -> str | None:
         """A launch's name in the parked set, "" if it was not parked; None where it is in doubt."""
         if self.in_doubt:
@@ -128,10 +133,12 @@ class Report(Value, frozen=True):
     Attributes:
         event: tells it.
         found_room: whether it was let into a namespace that had been full.
+        verdict: cause and words, where its pod is to be stopped because it cannot start.
     """
 
     event: PodEvent
     found_room: bool = False
+    verdict: tuple[Cause, str] | None = None
 
 
 class Park(Value, frozen=True):
@@ -198,12 +205,15 @@ def settled(
                     outcome.delay,
                     entry=item.entry,
                     event=outcome.event,
+                    even_launched=item.has_workload,
                 )
             ]
         case Leave():
             return [] if outcome.event is None else [records.report(outcome.event)]
         case Report():
             calls.append(records.report(outcome.event))
+            if outcome.verdict is not None:
+                calls.append(records.stop(outcome.event, *outcome.verdict))
         case Bury():
             queue, entry = item.entry or (records.keys.parked(cluster), "")
             calls.append(records.bury(queue, entry, outcome.reason, item.raw, outcome.event))

@@ -1,7 +1,8 @@
 -- Remember why a pod must go and ask a launcher to stop it, exactly as it was judged.
 -- KEYS record, watcher lease
--- ARGV prefix, token, uid, resource version, attempt, verdict (JSON: cause, message), pod
-if not holds(KEYS[2], ARGV[2]) then return 'lease' end
+-- ARGV prefix, token ('' from a launcher), uid, resource version, attempt,
+--      verdict (JSON: cause, message), pod
+if ARGV[2] ~= '' and not holds(KEYS[2], ARGV[2]) then return 'lease' end
 local found = record(KEYS[1])
 if not found.state then return 'unknown' end
 if found.state ~= 'wanted' or found.final then return 'final' end

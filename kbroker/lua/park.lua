@@ -1,16 +1,16 @@
 -- Set a message aside until it is due; its queue entry goes in the same step.
 -- KEYS parked, parked messages, record (unused for a deletion)
 -- ARGV prefix, item, message, delay (ms), queue, entry or '', attempt ('' for a deletion),
---      event or ''
+--      event or '', '1' for a launch whose pod waits for more than its creation
 local prefix, item = ARGV[1], ARGV[2]
 local keep = true
 if ARGV[7] ~= '' then
   local found = record(KEYS[3])
-  keep = found.state == 'wanted' and found.attempt == tonumber(ARGV[7]) and not found.uid
-    and not found.final
+  keep = found.state == 'wanted' and found.attempt == tonumber(ARGV[7])
+    and not (found.uid and ARGV[9] ~= '1') and not found.final
   if keep then
     redis.call('HSET', KEYS[3], 'entry', 'parked')
-    if ARGV[8] ~= '' and redis.call('HGET', KEYS[3], 'event') ~= ARGV[8] then
+    if ARGV[8] ~= '' and not found.uid and redis.call('HGET', KEYS[3], 'event') ~= ARGV[8] then
       redis.call('HSET', KEYS[3], 'event', ARGV[8])
       tell_owner(prefix, found.owner, ARGV[8], nil)
     end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kbroker import workload_file
 from kbroker.errors import ClusterError
 from kbroker.launcher_identity import check_permissions, lacking_for_logs
 from kbroker.retry import is_own_permission
@@ -134,3 +135,22 @@ class TestShippedRoles:
         assert allowed == {"get", "list", "watch"}
         assert not user.may("get", "pods/log", namespace)
         assert not user.may("get", "secrets", namespace)
+
+    def test_a_launcher_delivers_workloads_with_one_role_more(
+        self, shipped: dict[str, Cluster], accounts: Accounts, cluster: Cluster, pods: Pods
+    ) -> None:
+        """The Secret may be written twice, read by no launcher, and goes with its pod."""
+        accounts.ship("launcher-workloads")
+        user, namespace = shipped["launcher"], pods.namespace
+        accounts.until(user, "create", "secrets")
+        accounts.until(user, "update", "secrets")
+        assert not user.may("get", "secrets", namespace)
+        pod = pods.create()
+        manifest = workload_file.secret("{}", namespace, pod.name, pod.uid, {})
+        user.do(user.kube.create_secret(namespace, manifest))
+        user.refused(user.kube.create_secret(namespace, manifest), 409, "AlreadyExists")
+        user.do(user.kube.replace_secret(namespace, pod.name, manifest))
+        where = path("secrets", namespace, pod.name)
+        assert cluster.call("GET", where).expect(200)["data"] == manifest["data"]
+        pods.remove()
+        poll("it has gone", lambda: cluster.call("GET", where).status == 404)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kbroker.errors import MessageError, NewerSchemaError, TaskError
 from kbroker.message import (
+    OLDEST_SCHEMA,
     SCHEMA,
     DeleteMessage,
     LaunchMessage,
@@ -19,6 +20,7 @@ from kbroker.message import (
     Removal,
     SecretMessage,
     check_command,
+    check_workload,
 )
 from kbroker.task import Launch, TaskKey
 from tests.unit.test_task import IDS, JSON, KEYS, LAUNCHES
@@ -39,6 +41,7 @@ LAUNCH_MESSAGES = st.builds(
     enqueued_at=MOMENTS,
     expires_at=st.none() | MOMENTS,
     traceparent=st.none() | IDS,
+    workload=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
 )
 DELETE_MESSAGES = st.builds(
     DeleteMessage,
@@ -72,6 +75,44 @@ def over_the_wire(fields: dict[str, Any]) -> Any:
 @given(LAUNCH_MESSAGES)
 def test_a_launch_comes_back_whole(message: LaunchMessage) -> None:
     assert LaunchMessage.from_dict(over_the_wire(message.as_dict())) == message
+
+
+def test_only_what_carries_a_workload_is_of_the_newer_schema() -> None:
+    plain = LAUNCH.as_dict()
+    assert plain["v"] == OLDEST_SCHEMA == SCHEMA - 1
+    assert "workload" not in plain
+    assert DELETE.as_dict()["v"] == OLDEST_SCHEMA
+    with_workload = LAUNCH.changed(workload="{}").as_dict()
+    assert (with_workload["v"], with_workload["workload"]) == (SCHEMA, "{}")
+
+
+def test_a_message_of_either_schema_is_read() -> None:
+    assert LaunchMessage.from_dict({**LAUNCH.as_dict(), "v": SCHEMA}) == LAUNCH
+    assert DeleteMessage.from_dict({**DELETE.as_dict(), "v": SCHEMA}) == DELETE
+
+
+def test_another_attempt_has_the_same_workload() -> None:
+    assert LAUNCH.changed(workload="{}").for_attempt(2).workload == "{}"
+
+
+@pytest.mark.parametrize(
+    ("workload", "said"),
+    [
+        (b"{}", "workload must be a string, not bytes"),
+        ({}, "workload must be a string, not dict"),
+        ("\ud800", "workload is not valid Unicode"),
+        ("ä" * (512 * 1024 + 1), "workload has 1048578 bytes; a Secret holds 1048576 at most"),
+    ],
+)
+def test_a_workload_that_is_none(workload: Any, said: str) -> None:
+    with pytest.raises(TaskError) as failure:
+        check_workload(workload)
+    assert str(failure.value) == said
+
+
+@pytest.mark.parametrize("workload", [None, "", "ä" * (512 * 1024)])
+def test_any_other_workload_is_kept_as_it_is(workload: str | None) -> None:
+    assert check_workload(workload) == workload
 
 
 @given(st.builds(SecretMessage, deployment=IDS, cluster=IDS, namespace=IDS, name=IDS))
@@ -145,6 +186,8 @@ def test_unknown_fields_are_left_for_those_who_know_them(message) -> None:
         repr(LAUNCH),
         str(LAUNCH),
         repr(LaunchRequest(KEY, ["s3cret"], "id", executor_config={"env": "s3cret"})),
+        repr(LAUNCH.changed(workload="s3cret")),
+        repr(LaunchRequest(KEY, ["true"], "id", workload="s3cret")),
     ],
 )
 def test_commands_and_configs_are_not_shown(shown: str) -> None:
@@ -152,7 +195,12 @@ def test_commands_and_configs_are_not_shown(shown: str) -> None:
 
 
 def test_an_unreadable_launch_does_not_show_its_command() -> None:
-    for broken in ({"command": ["s3cret", 7]}, {"command": "s3cret"}, {"config": "s3cret"}):
+    for broken in (
+        {"command": ["s3cret", 7]},
+        {"command": "s3cret"},
+        {"config": "s3cret"},
+        {"workload": ["s3cret"]},
+    ):
         with pytest.raises(MessageError) as failure:
             LaunchMessage.from_dict({**LAUNCH.as_dict(), **broken})
         assert "s3cret" not in str(failure.value)

@@ -72,6 +72,7 @@ def pod(  # one keyword for each part of a pod that matters
     deleting: bool = False,
     held: bool = False,
     stopped: str = "",
+    waits: str = "",
 ) -> Json:
     metadata = {
         "name": "dag-task-0123456789abcdef0123",
@@ -84,6 +85,8 @@ def pod(  # one keyword for each part of a pod that matters
     }
     if stopped:
         metadata["annotations"] = {"kbroker/stopped": stopped}
+    if waits:
+        metadata["annotations"] = {"kbroker/waits": waits}
     if deleting or held:
         metadata["deletionTimestamp"] = ENDED
         metadata["deletionGracePeriodSeconds"] = 0 if held else 30
@@ -173,6 +176,36 @@ TABLE: list[tuple[str, str, Json, PodState, Started, Cause | None, int | None, s
     ),
     ("bound", M, pod("Pending"), P, UNKNOWN, None, None, ""),
     ("creating", M, pod("Pending", waiting()), P, UNKNOWN, None, None, ""),
+    (
+        "waits for its workload",
+        M,
+        pod("Pending", waiting(), waits="no Secret yet"),
+        P,
+        UNKNOWN,
+        None,
+        None,
+        "no Secret yet",
+    ),
+    (
+        "waited for its workload, and now for its image",
+        M,
+        pod("Pending", waiting("ImagePullBackOff", PULL), waits="no Secret yet"),
+        P,
+        UNKNOWN,
+        Cause.IMAGE_PULL,
+        None,
+        PULL,
+    ),
+    (
+        "waited for its workload, and runs",
+        M,
+        pod("Running", running(), waits="no Secret yet"),
+        R,
+        YES,
+        None,
+        None,
+        "",
+    ),
     (
         "image pull",
         M,

@@ -50,6 +50,10 @@ def check_metadata(kind: str, content: Object) -> None:
         size += len(key) + len(str(value))
     if size > _ANNOTATIONS_MAX:
         causes.append(("metadata.annotations", "Too long: must have at most 262144 bytes"))
+    for position, owner in enumerate(metadata.get("ownerReferences") or []):
+        place = f"metadata.ownerReferences[{position}]"
+        missing = (each for each in ("apiVersion", "kind", "name", "uid") if not owner.get(each))
+        causes += [(f"{place}.{each}", "Required value: must not be empty") for each in missing]
     if causes:
         raise invalid(kind, name, causes)
 

@@ -11,6 +11,7 @@ from kbroker.local.cluster import admission, finalizers
 from kbroker.local.cluster.admission_policies import check_policies, shipped
 from kbroker.local.cluster.discovery import GROUPS_OF, RESOURCES
 from kbroker.local.cluster.failure import Failure, conflict, invalid, modified
+from kbroker.local.cluster.owners import Owners
 from kbroker.local.cluster.patches import patched
 from kbroker.local.cluster.quotas import Quotas
 from kbroker.local.cluster.report import ENDED
@@ -47,6 +48,7 @@ class Resources:
         self.store = store
         self.holds_namespaces = False
         self._quotas = Quotas(store)
+        self._owners = Owners(store)
         store.listen("pods", self._pod_changed)
 
     def install_policy(self, wanted: bool) -> None:
@@ -107,6 +109,7 @@ class Resources:
         if resource == "namespaces":
             name = content["metadata"]["name"]
             self.create("serviceaccounts", name, {"metadata": {"name": "default"}})
+        self._owners.written(resource, stored)
         return stored
 
     def _admit_pod(self, namespace: str, content: Object) -> None:
@@ -187,7 +190,9 @@ class Resources:
         finalizers.check(RESOURCES[resource][0], before.object, after)
         if finalizers.is_held(after) and not after["metadata"].get("finalizers"):
             return self.store.remove(resource, self.store.replace(resource, before, after))
-        return self.store.replace(resource, before, after)
+        stored = self.store.replace(resource, before, after)
+        self._owners.written(resource, stored)
+        return stored
 
     def bind(self, namespace: str, name: str, binding: Any) -> Stored:
         """Give a pod to a node, as a scheduler does; whether there is such a node does not matter.

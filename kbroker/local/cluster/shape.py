@@ -79,6 +79,7 @@ _METADATA = {
     "resourceVersion": str,
     "labels": _STRINGS,
     "annotations": _STRINGS,
+    "ownerReferences": [{"apiVersion": str, "kind": str, "name": str, "uid": str}],
 }
 _SPECIFIC: dict[str, dict[str, Any]] = {
     "pods": {

@@ -27,6 +27,11 @@ def unreadable(message: LaunchMessage) -> dict[str, Any]:
     return {**WRITTEN(message), "command": "not a list"}
 
 
+def too_new(message: LaunchMessage) -> dict[str, Any]:
+    """The message as the next release would write it."""
+    return {**WRITTEN(message), "v": kbroker.message.SCHEMA + 1}
+
+
 class Messages(Run):
     """Tasks whose messages are out of the ordinary."""
 
@@ -54,7 +59,7 @@ class Messages(Run):
         self.beat()
         self.spoil("nonsense")
         with patch.context() as newer:
-            newer.setattr(kbroker.message, "SCHEMA", kbroker.message.SCHEMA + 1)
+            newer.setattr(LaunchMessage, "as_dict", too_new)
             self.submit("newer")
             self.beat()
         with patch.context() as broken:

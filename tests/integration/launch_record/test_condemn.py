@@ -23,6 +23,20 @@ def test_asks_to_stop_and_remembers_why(world: World) -> None:
     assert world.record()["state"] == "wanted"
 
 
+def test_a_launcher_needs_no_lease_to_have_its_pod_stopped(world: World) -> None:
+    world.published()
+    granted = world.grant()
+    event = world.event(PodState.PENDING)
+    stop = world.records.stop(event, Cause.ADMISSION, "no Secret")
+    assert world.run(stop) == "stale"  # not before it has reported the pod
+    world.report(event)
+    assert world.run(stop) == "applied"
+    (removal,) = world.removals()
+    assert (removal.removal, removal.uid) == (Removal.STOP, event.uid)
+    assert (removal.cause, removal.reason) == (Cause.ADMISSION, "no Secret")
+    assert removal.not_before == granted.create_before
+
+
 @pytest.mark.parametrize(
     ("end", "cause"),
     [

@@ -133,6 +133,27 @@ def test_park_drops_what_nobody_wants(world: World, how: str, held: str) -> None
     assert (world.told(), world.record()) == (told, record)
 
 
+def test_a_launch_whose_pod_waits_for_more_than_its_creation_is_kept(world: World) -> None:
+    entry = world.published().entry
+    world.report(world.event(PodState.PENDING))
+    told, event = world.told(), world.record()["event"]
+    assert world.park(entry=entry, even_launched=True) is True
+    # Its pod is known: that it waits for a launcher is no news of it.
+    assert (world.told(), world.record()["event"]) == (told, event)
+    ((item, _),) = world.drain()
+    assert world.grant().why == "launched"
+    assert world.park(even_launched=True) is True
+    world.withdraw()
+    assert score(world, item) is None
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "finished", "lost", "failed", "replaced"])
+def test_even_then_nobody_keeps_what_nobody_wants(world: World, how: str) -> None:
+    entry = world.published().entry
+    gone(world, how)
+    assert world.park(entry=entry, even_launched=True) is False
+
+
 def test_a_removal_is_parked_without_a_record(world: World) -> None:
     message = world.removal()
     queue = world.keys.delete_queue("default")

@@ -158,7 +158,13 @@ class World:
         )
 
     def park(
-        self, number: int = 1, delay: float = 0.0, entry: str = "", reason: str = "no quota"
+        self,
+        number: int = 1,
+        delay: float = 0.0,
+        entry: str = "",
+        reason: str = "no quota",
+        *,
+        even_launched: bool = False,
     ) -> bool:
         waiting = self.no_pod(PodState.WAITING, number, cause=Cause.QUOTA, message=reason)
         return bool(
@@ -170,6 +176,7 @@ class World:
                     delay,
                     entry=(self.queue, entry) if entry else None,
                     event=waiting,
+                    even_launched=even_launched,
                 )
             )
         )

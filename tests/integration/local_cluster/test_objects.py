@@ -443,3 +443,69 @@ class TestAccess:
         )
         assert answer.status == 201
         assert answer.json["status"]["allowed"] is allowed
+
+
+def owned_by(owner: dict[str, Any], of: str, **more: Any) -> dict[str, Any]:
+    metadata = owner["metadata"]
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"]}
+    references = [{**reference, "uid": metadata["uid"], **more}]
+    return {"metadata": {"name": of, "ownerReferences": references}}
+
+
+class TestOwners:
+    """What is owned goes with its owner: the garbage collector, for pods as owners."""
+
+    @pytest.mark.parametrize("resource", ["secrets", "configmaps"])
+    def test_what_a_pod_owns_goes_with_it(self, client: Client, resource: str) -> None:
+        first, second = client.create(waiting("a")), client.create(waiting("b"))
+        client.create(owned_by(first, "of-a"), resource)
+        client.create(owned_by(second, "of-b"), resource)
+        client.create({"metadata": {"name": "of-nobody"}}, resource)
+        client.delete("a")
+        assert set(client.items(resource)) == {"of-b", "of-nobody"}
+
+    def test_it_stays_while_a_finalizer_holds_the_pod(self, client: Client) -> None:
+        content = waiting("a")
+        content["metadata"]["finalizers"] = ["example.com/x"]
+        client.create(owned_by(client.create(content), "s"), "secrets")
+        client.delete("a")
+        assert client.items("secrets") == ["s"]
+        client.patch("a", {"metadata": {"finalizers": None}})
+        assert client.items("secrets") == []
+
+    def test_it_stays_while_one_of_its_owners_is_there(self, client: Client) -> None:
+        first, second = client.create(waiting("a")), client.create(waiting("b"))
+        shared = owned_by(first, "s")
+        shared["metadata"]["ownerReferences"] += owned_by(second, "s")["metadata"][
+            "ownerReferences"
+        ]
+        client.create(shared, "secrets")
+        client.delete("a")
+        assert client.items("secrets") == ["s"]
+        client.delete("b")
+        assert client.items("secrets") == []
+
+    @pytest.mark.parametrize("more", [{"uid": "another"}, {"name": "gone"}])
+    def test_without_its_owner_it_does_not_stay(self, client: Client, more: Any) -> None:
+        client.create(owned_by(client.create(waiting("a")), "s", **more), "secrets")
+        assert client.items("secrets") == []
+
+    def test_owners_of_other_kinds_are_taken_to_be_there(self, client: Client) -> None:
+        client.create(owned_by({"metadata": {"name": "j", "uid": "u"}}, "s", kind="Job"), "secrets")
+        assert client.items("secrets") == ["s"]
+
+    def test_a_replaced_one_has_other_owners(self, client: Client) -> None:
+        first, second = client.create(waiting("a")), client.create(waiting("b"))
+        client.create(owned_by(first, "s"), "secrets")
+        client.call("PUT", client.path("secrets", "s"), owned_by(second, "s"))
+        client.delete("a")
+        assert client.items("secrets") == ["s"]
+        client.delete("b")
+        assert client.items("secrets") == []
+
+    @pytest.mark.parametrize("missing", ["apiVersion", "kind", "name", "uid"])
+    def test_a_reference_is_whole(self, client: Client, missing: str) -> None:
+        content = owned_by({"metadata": {"name": "a", "uid": "u"}}, "s", **{missing: ""})
+        answer = client.refused(content, "secrets")
+        assert answer.status == 422
+        assert f"metadata.ownerReferences[0].{missing}: Required value" in answer.message
