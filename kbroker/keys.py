@@ -22,7 +22,8 @@ reply:R      list of one answer (JSON) to the request that gave the random name 
              LLEN '$preply:R'
 parked.C     sorted set, item -> when it is due (ms): launches that wait for quota
              or Retry-After, deletions that wait until the name need not be held,
-             Secrets whose file or permission is missing.
+             Secrets whose file or permission is missing, launches whose pod waits
+             for the Secret with its workload.
              Draining re-scores an item, only its outcome removes it.
              ZRANGE '$pparked.default' 0 -1 WITHSCORES
 parked.C.messages
