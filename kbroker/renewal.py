@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from kbroker.message import LaunchMessage, check_command
+from kbroker.message import LaunchMessage, check_command, check_workload
 from kbroker.task import Launch
 from kbroker.value import Value
 
@@ -20,12 +20,14 @@ class Renewal(Value, frozen=True):
     Attributes:
         command: argv; never logged.
         expires_at: when it stops being worth launching, seconds since the epoch; None is never.
+        workload: see `LaunchRequest`.
     """
 
-    HIDDEN: ClassVar[frozenset[str]] = frozenset({"command"})
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"command", "workload"})
 
     command: Sequence[str]
     expires_at: float | None = None
+    workload: str | None = None
 
 
 # Whoever wants the launch; None where nothing newer can be had.
@@ -41,10 +43,11 @@ def renewed(message: LaunchMessage, renewal: Renewal, deadline: int | None) -> L
         deadline: when the launch itself is over, milliseconds since the epoch; None is never.
 
     Raises:
-        TaskError: the command is not usable.
+        TaskError: the command or the workload is not usable.
     """
     return message.changed(
         command=check_command(renewal.command),
+        workload=check_workload(renewal.workload),
         expires_at=earlier(renewal.expires_at, deadline),
     )
 

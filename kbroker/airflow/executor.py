@@ -88,6 +88,7 @@ class KBrokerExecutor(BaseExecutor):  # type: ignore[misc] # Airflow is untyped 
             LeaseLostError: another process has the same deployment and job id.
         """
         options = self.options
+        self._delivery = options.workload_delivery
         self._core = core = KubernetesExecutor(
             options.config, renew=self._renew, observe=self._observe
         )
@@ -165,6 +166,7 @@ class KBrokerExecutor(BaseExecutor):  # type: ignore[misc] # Airflow is untyped 
                 request.executor_config,
                 launch_id=request.launch_id,
                 expires_at=request.expires_at,
+                workload=request.workload,
             )
         except (TaskError, ExecutorConfigError) as error:
             self._launches.remove(wanted)
@@ -188,13 +190,15 @@ class KBrokerExecutor(BaseExecutor):  # type: ignore[misc] # Airflow is untyped 
         """
         item = wanted.workload
         about = getattr(item, "ti", None)
+        command, document = workload.run(item, self._delivery)
         return LaunchRequest(
             wanted.task_key,
-            workload.command(item),
+            command,
             wanted.launch_id,
             getattr(about, "queue", None),
             plain_config(getattr(about, "executor_config", None)),
             workload.expires_at(item.token),
+            workload=document,
             **terms,
         )
 
@@ -203,9 +207,8 @@ class KBrokerExecutor(BaseExecutor):  # type: ignore[misc] # Airflow is untyped 
         if wanted is None or wanted.workload is None:
             return None
         wanted.workload = workload.with_fresh_token(wanted.workload, self.jwt_generator)
-        return Renewal(
-            workload.command(wanted.workload), workload.expires_at(wanted.workload.token)
-        )
+        command, document = workload.run(wanted.workload, self._delivery)
+        return Renewal(command, workload.expires_at(wanted.workload.token), document)
 
     def revoke_task(self, *, ti: Any) -> None:
         """Stop wanting a task instance; no event follows."""

@@ -8,6 +8,9 @@ from typing import Any
 
 import orjson
 
+from kbroker.airflow.options import SECRET
+from kbroker.workload_file import WORKLOAD_FILE
+
 # A pod has to be scheduled, and its image pulled, before the token is shown to anybody: what is
 # left of its life by then must be enough.
 _SHARE_KEPT = 0.1
@@ -16,9 +19,17 @@ _KEPT_AT_MOST = 60.0
 _RUN = ("python", "-m", "airflow.sdk.execution_time.execute_workload")
 
 
-def command(workload: Any) -> list[str]:
-    """Argv that runs a workload; the workload, token included, is its last word."""
-    return [*_RUN, "--json-string", workload.model_dump_json()]
+def run(workload: Any, delivery: str) -> tuple[list[str], str | None]:
+    """How a workload is run: argv, and what is to travel in a Secret, if anything.
+
+    Args:
+        workload: token included.
+        delivery: `options.ARGUMENT` or `options.SECRET`.
+    """
+    document: str = workload.model_dump_json()
+    if delivery == SECRET:
+        return [*_RUN, "--json-path", WORKLOAD_FILE], document
+    return [*_RUN, "--json-string", document], None
 
 
 def expires_at(token: str) -> float | None:

@@ -318,6 +318,29 @@ def test_a_token_that_expired_is_minted_anew(
     assert renewed.expires_at >= message.expires_at
 
 
+def test_a_workload_may_travel_in_a_secret(
+    scene: Scene, make: Callable[..., KBrokerExecutor]
+) -> None:
+    """A renewed one, too."""
+    executor = make(workload_delivery="secret")
+    found = put()
+    message = launched(executor, scene, found)
+    assert message.command[-2:] == ("--json-path", "/var/run/kbroker/workload.json")
+    assert message.workload is not None
+    assert str(found["id"]) in message.workload
+    scene.drop_entries(message.attempt)
+    scene.report(given_up(message, Cause.EXPIRED, "it waited too long"))
+
+    def again() -> list[LaunchMessage]:
+        executor.heartbeat()
+        return scene.queued("high")
+
+    (renewed,) = poll("it is published again", again)
+    assert renewed.command == message.command
+    assert renewed.workload is not None
+    assert renewed.workload != message.workload
+
+
 # What the database says meanwhile → whether the launch is stopped, what Airflow is told.
 UNWANTED = [
     ("cleared while queued", {"id": new_id(), "state": None, "external_executor_id": None}, []),
