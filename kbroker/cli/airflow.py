@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from kbroker.airflow.airflow_cfg import mutation_hook, read_airflow
-from kbroker.airflow.migration import Finding, Plan, plan
-from kbroker.airflow.new_files import airflow_sections, environment, kbroker_toml
+from kbroker.airflow.migration.airflow_cfg import mutation_hook, read_airflow
+from kbroker.airflow.migration.new_files import airflow_sections, environment, kbroker_toml
+from kbroker.airflow.migration.plan import Finding, Plan, plan
 from kbroker.cli import options
 from kbroker.cli.examples import examples
 from kbroker.cli.text import one_line

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kbroker.airflow.executor_list import KBROKER
+from kbroker.airflow.migration.executor_list import KBROKER
 from kbroker.airflow.options import OPTIONS
 from kbroker.local.redis_server import EmbeddedRedis
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from airflow.providers.cncf.kubernetes.get_provider_info import get_provider_info
 
-from kbroker.airflow.airflow_cfg import Given
-from kbroker.airflow.migration import plan
-from kbroker.airflow.option_rules import RULES
+from kbroker.airflow.migration.airflow_cfg import Given
+from kbroker.airflow.migration.option_rules import RULES
+from kbroker.airflow.migration.plan import plan
 
 OPTIONS = get_provider_info()["config"]["kubernetes_executor"]["options"]
 

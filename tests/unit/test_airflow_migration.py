@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 
-from kbroker.airflow.airflow_cfg import (
+from kbroker.airflow.migration.airflow_cfg import (
     Configured,
     Given,
     default_path,
     mutation_hook,
     read_airflow,
 )
-from kbroker.airflow.executor_list import KBROKER, side_by_side
-from kbroker.airflow.migration import SHARED, Plan, plan
-from kbroker.airflow.new_files import EXAMPLE_URL, airflow_sections, environment, kbroker_toml
-from kbroker.airflow.option_rules import EARLIER, RULES, Fate
+from kbroker.airflow.migration.executor_list import KBROKER, side_by_side
+from kbroker.airflow.migration.new_files import (
+    EXAMPLE_URL,
+    airflow_sections,
+    environment,
+    kbroker_toml,
+)
+from kbroker.airflow.migration.option_rules import EARLIER, RULES, Fate
+from kbroker.airflow.migration.plan import SHARED, Plan, plan
 from kbroker.airflow.options import OPTIONS, AirflowOptions
 from kbroker.cli.main import main
 from kbroker.errors import UsageError

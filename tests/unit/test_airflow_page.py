@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kbroker.airflow import option_page
-from kbroker.airflow.executor_list import KBROKER
-from kbroker.airflow.migration import SHARED
+from kbroker.airflow.migration import option_page
+from kbroker.airflow.migration.executor_list import KBROKER
+from kbroker.airflow.migration.plan import SHARED
 from kbroker.airflow.options import OPTIONS, AirflowOptions
 from kbroker.kube_config import KubeConfig
 from kbroker.pod_spec import load_template
@@ -38,7 +38,7 @@ def blocks(language: str) -> list[str]:
 )
 def test_a_table_is_the_codes(table: object) -> None:
     assert callable(table)
-    assert table() in PAGE, "paste the new one: python -m kbroker.airflow.option_page"
+    assert table() in PAGE, "paste the new one: python -m kbroker.airflow.migration.option_page"
 
 
 def test_the_page_says_what_all_processes_share() -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from kbroker.errors import MessageError, NewerSchemaError, TaskError
 from kbroker.message import (
-    OLDEST_SCHEMA,
     SCHEMA,
     DeleteMessage,
     LaunchMessage,
@@ -22,6 +21,7 @@ from kbroker.message import (
     check_command,
     check_workload,
 )
+from kbroker.schema import OLDEST
 from kbroker.task import Launch, TaskKey
 from tests.unit.test_task import IDS, JSON, KEYS, LAUNCHES
 
@@ -79,9 +79,9 @@ def test_a_launch_comes_back_whole(message: LaunchMessage) -> None:
 
 def test_only_what_carries_a_workload_is_of_the_newer_schema() -> None:
     plain = LAUNCH.as_dict()
-    assert plain["v"] == OLDEST_SCHEMA == SCHEMA - 1
+    assert plain["v"] == OLDEST == SCHEMA - 1
     assert "workload" not in plain
-    assert DELETE.as_dict()["v"] == OLDEST_SCHEMA
+    assert DELETE.as_dict()["v"] == OLDEST
     with_workload = LAUNCH.changed(workload="{}").as_dict()
     assert (with_workload["v"], with_workload["workload"]) == (SCHEMA, "{}")
 

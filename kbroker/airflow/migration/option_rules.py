@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kbroker.airflow import carried
-from kbroker.airflow.carried import Carried, Carry
+from kbroker.airflow.migration import carried
+from kbroker.airflow.migration.carried import Carried, Carry
 
 
 class Fate(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from kbroker.airflow.airflow_cfg import Configured
+from kbroker.airflow.migration.airflow_cfg import Configured
 from kbroker.airflow.options import OPTIONS
 from kbroker.settings import WatcherSettings
 

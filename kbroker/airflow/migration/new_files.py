@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kbroker.airflow.migration import Plan
+from kbroker.airflow.migration.plan import Plan
 from kbroker.airflow.options import SECTION
 from kbroker.kube_config import ENV_PREFIX, as_text
 from kbroker.settings import SECTIONS

@@ -1,6 +1,6 @@
 """The tables of `docs/airflow.md`, made from the options and from the rules of the migration.
 
-`python -m kbroker.airflow.option_page` prints them.
+`python -m kbroker.airflow.migration.option_page` prints them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from kbroker.airflow.option_rules import EARLIER, RULES, Fate, Rule
+from kbroker.airflow.migration.option_rules import EARLIER, RULES, Fate, Rule
 from kbroker.airflow.options import OPTIONS, Option
 from kbroker.settings_file import meaning
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kbroker.airflow.airflow_cfg import Configured, Given
-from kbroker.airflow.carried import Carried
-from kbroker.airflow.differences import differences
-from kbroker.airflow.executor_list import KBROKER, side_by_side
-from kbroker.airflow.option_rules import EARLIER, RULES, Fate, Rule
+from kbroker.airflow.migration.airflow_cfg import Configured, Given
+from kbroker.airflow.migration.carried import Carried
+from kbroker.airflow.migration.differences import differences
+from kbroker.airflow.migration.executor_list import KBROKER, side_by_side
+from kbroker.airflow.migration.option_rules import EARLIER, RULES, Fate, Rule
 from kbroker.airflow.options import OPTIONS, SECTION, AdapterSettings
 from kbroker.errors import ConfigError
 from kbroker.kube_config import KubeConfig, Text, checked

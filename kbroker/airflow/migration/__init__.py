@@ -1,0 +1,1 @@
+"""Coming from the KubernetesExecutor: what becomes of its options. Needs no Airflow."""
