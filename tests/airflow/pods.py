@@ -33,6 +33,14 @@ class Pods:
             and task in ("", pod["metadata"]["annotations"]["task_id"])
         }
 
+    def summary(self) -> str:
+        """One line for each pod."""
+        return "\n".join(
+            f"{pod['metadata']['annotations'].get('run_id')} {name} {pod['status']['phase']} "
+            f"deleted: {pod['metadata'].get('deletionTimestamp')}"
+            for name, pod in self.all().items()
+        )
+
     def seen(self, prefix: str) -> set[str]:
         """Names of the pods that there are or were, by the events about them.
 

@@ -27,7 +27,7 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(site: Site) -> Runs:
     begun = Runs(*(site.api.trigger(dag, "all") for dag in Runs.__annotations__))
-    site.until("all runs are over", lambda: all(run.over() for run in begun.all()), 280)
+    site.until("all runs are over", lambda: all(run.over() for run in begun.all()), 400)
     return begun
 
 
@@ -144,6 +144,4 @@ def test_the_command_of_the_pod_template_is_kept(site: Site, runs: Runs) -> None
 
 
 def test_no_pod_is_left(site: Site, runs: Runs) -> None:
-    site.until(
-        "every pod is gone", lambda: not any(site.pods.of(run.run) for run in runs.all()), 30
-    )
+    site.until_pods_are_gone(*runs.all())

@@ -2,29 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
-from tests.airflow.api import Run
-from tests.airflow.site import HERE, Site
-from tests.integration.stack import ROOT
-
-
-def executor_log(site: Site, run: Run, task: str, try_number: int = 1) -> str:
-    """What the executor's `get_task_log` says, asked as the API server does: not started."""
-    asked = subprocess.run(
-        [sys.executable, str(HERE / "task_log.py"), *run.key, task, str(try_number)],
-        env=site.environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert asked.returncode == 0, asked.stderr
-    messages, logs = json.loads(asked.stdout.splitlines()[-1])
-    return "\n".join([*messages, *logs])
+from tests.airflow.site import Site
 
 
 def test_log_of_a_task_that_waits_for_a_node(site: Site) -> None:
@@ -32,7 +10,7 @@ def test_log_of_a_task_that_waits_for_a_node(site: Site) -> None:
     site.until("there is a pod", lambda: site.pods.of(run.run))
     said = site.until(
         "the executor says why it waits",
-        lambda: (text := executor_log(site, run, "waiting")) and "node" in text and text,
+        lambda: (text := site.executor_log(run, "waiting")) and "node" in text and text,
     )
     assert said
     run.mark("waiting", "failed")
@@ -45,9 +23,9 @@ def test_log_of_a_task_that_runs_and_when_it_has_ended(site: Site) -> None:
     site.until("it runs", lambda: site.has_started(run))
     site.until("Airflow knows that", lambda: run.task_state() == "running")
     site.until("the API has its log", lambda: "waiting at the gate" in run.log("gated"))
-    assert "waiting at the gate" in executor_log(site, run, "gated")
+    assert "waiting at the gate" in site.executor_log(run)
     site.open_gate("logs")
     site.until("the run is over", run.over)
     site.until("its pod is gone", lambda: not site.pods.of(run.run))
     assert "waiting at the gate" in run.log("gated")
-    assert executor_log(site, run, "gated")
+    assert site.executor_log(run)

@@ -24,6 +24,7 @@ def test_launchers_and_the_watcher_are_restarted_one_after_the_other(site: Site)
         site.open_gate(run.run)
     site.until("all runs are over", lambda: all(run.over() for run in runs), 90)
     site.assert_each_ran_once(*runs)
+    site.until_pods_are_gone(*runs)
 
 
 def test_redis_comes_back_empty(site: Site) -> None:
@@ -46,3 +47,4 @@ def test_redis_comes_back_empty(site: Site) -> None:
         site.open_gate(run.run)
     site.until("all runs are over", lambda: all(run.over() for run in runs), 90)
     site.assert_each_ran_once(*runs)
+    site.until_pods_are_gone(*runs)
