@@ -7,7 +7,7 @@ AIRFLOW_VENV ?= .venv-airflow
 AIRFLOW_BIN := $(AIRFLOW_VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-airflow conformance lint types contracts check format soak bench bench-broker bench-cluster clean
+.PHONY: help venv demo test test-airflow test-airflow-ha conformance lint types contracts check format soak bench bench-broker bench-cluster clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,10 @@ test: $(VENV)/.dev ## Run the tests
 
 test-airflow: $(AIRFLOW_VENV)/.airflow ## Run tasks with a real Airflow
 	$(AIRFLOW_BIN)/python -m pytest -q -c tests/airflow/pytest.ini tests/airflow
+
+test-airflow-ha: $(AIRFLOW_VENV)/.airflow ## The same with two schedulers; needs a PostgreSQL server
+	$(AIRFLOW_BIN)/python -m pip install --quiet --disable-pip-version-check psycopg2-binary
+	$(AIRFLOW_BIN)/python -m pytest -q -c tests/airflow/pytest.ini tests/airflow_ha
 
 conformance: $(VENV)/.dev ## Prove what kbroker needs of a cluster: the local one, or KUBECONFIG=/path
 	$(BIN)/python -m pytest -q tests/conformance

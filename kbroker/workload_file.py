@@ -52,7 +52,6 @@ def secret(workload: str, namespace: str, pod: str, uid: str, labels: dict[str, 
             "ownerReferences": [owner],
         },
         "type": "Opaque",
-        # Kubelets need not watch what never changes.
-        "immutable": True,
+        # Not immutable: a launch that is published again may bring a newer token to the same pod.
         "data": {KEY: base64.b64encode(workload.encode()).decode()},
     }

@@ -70,13 +70,13 @@ class Site(Stack):
             watcher__pending_timeout=120.0,
         )
         # Its data outlive it, and it comes back on the same port.
-        self.redis_server = EmbeddedRedis(_free_port(), folder=folder / "redis")
+        self.redis_server = EmbeddedRedis(free_port(), folder=folder / "redis")
         self.other_template = folder / "other_template.yaml"
         self.home = folder / "home"
         self.pod_home = folder / "pod-home"
         self.task_logs = folder / "task-logs"
         self.gates = folder / "gates"
-        self.port = _free_port()
+        self.port = free_port()
         self.api = Api(f"http://127.0.0.1:{self.port}")
         self.ledger = Ledger(self.ledger_path)
         self.launchers: list[Process] = []
@@ -116,9 +116,10 @@ class Site(Stack):
 
     # Processes.
 
-    def start_scheduler(self) -> None:
+    def start_scheduler(self) -> Process:
         """One more scheduler; `scheduler` is the last one."""
         self.scheduler = self._run("scheduler", "--skip-serve-logs")
+        return self.scheduler
 
     def start_launchers(self) -> None:
         """As many launchers as are missing."""
@@ -174,8 +175,7 @@ class Site(Stack):
                 "simple_auth_manager_passwords_file": self.home / "passwords",
                 "execution_api_server_url": self._execution_api,
             },
-            # Writers wait for one another, as long as it takes on a busy machine.
-            "database": {"sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db?timeout=60"},
+            "database": {"sql_alchemy_conn": self.database},
             "api": {
                 "base_url": f"http://127.0.0.1:{self.port}",
                 "secret_key": self._secret,
@@ -210,6 +210,12 @@ class Site(Stack):
             },
         }
         return {"AIRFLOW_HOME": str(self.home), **_as_env(values)}
+
+    @property
+    def database(self) -> str:
+        """URL of Airflow's database."""
+        # Writers wait for one another, as long as it takes on a busy machine.
+        return f"sqlite:///{self.home}/airflow.db?timeout=60"
 
     @property
     def _execution_api(self) -> str:
@@ -338,7 +344,8 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,1 @@
+"""Several schedulers at once."""
