@@ -6,14 +6,15 @@ launchers and watcher, an embedded Redis and the local cluster, all on loopback.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import random
 import secrets
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,20 @@ from kbroker.local.redis_server import EmbeddedRedis
 from tests.airflow.api import Api, Run
 from tests.airflow.ledger import Ledger
 from tests.airflow.pods import Pods
+from tests.airflow.settings import (
+    CREATE_WINDOW,
+    DEPLOYMENT,
+    HERE,
+    NAMESPACE,
+    inherited,
+    of_airflow,
+    of_pods,
+)
 from tests.integration.stack import ROOT, Process, Stack
-
-HERE = Path(__file__).parent
-NAMESPACE = "default"
-DEPLOYMENT = "test-airflow"
-
-# Seconds. What the tests wait for follows from these.
-CREATE_WINDOW = 12.0
-HEALTH_THRESHOLD = 20
-ORPHANS_EVERY = 3
 
 DAGS = {"mapped", "flow", "overrides", "priorities", "gated", "gated_deferred", "unplaceable"}
 LAUNCHERS = 2
 POOLS = {"six": 6, "one": 1}
-
-# Tasks that run at once: each costs about five seconds of CPU before it does anything.
-PARALLELISM = 8
 
 _ALL_THE_TIME = "Adopting or resetting orphaned tasks"
 
@@ -71,22 +69,24 @@ class Site(Stack):
         )
         # Its data outlive it, and it comes back on the same port.
         self.redis_server = EmbeddedRedis(free_port(), folder=folder / "redis")
+        self.template = folder / "pod_template.yaml"
         self.other_template = folder / "other_template.yaml"
         self.home = folder / "home"
         self.pod_home = folder / "pod-home"
         self.task_logs = folder / "task-logs"
         self.gates = folder / "gates"
         self.port = free_port()
-        self.api = Api(f"http://127.0.0.1:{self.port}")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.api = Api(self.url)
         self.ledger = Ledger(self.ledger_path)
         self.launchers: list[Process] = []
-        self._secret = secrets.token_hex(32)
+        self.secret = secrets.token_hex(32)
 
     def _begin(self) -> None:
         super()._begin()
         for made in (self.home, self.pod_home, self.task_logs, self.gates):
             made.mkdir()
-        self._write_pod_template()
+        self._write_pod_templates()
         # Written beforehand: pods that started at once would each write it.
         (self.pod_home / "airflow.cfg").touch()
         (self.home / "airflow.cfg").touch()
@@ -157,59 +157,7 @@ class Site(Stack):
     def environment(self) -> dict[str, str]:
         """The environment of Airflow's own processes."""
         ours = {"PYTHONPATH": str(ROOT), "OTHER_TEMPLATE": str(self.other_template)}
-        return {**_inherited(), **ours, **self._settings_of_airflow()}
-
-    def _settings_of_airflow(self) -> dict[str, str]:
-        config = self.config()
-        values: dict[str, dict[str, Any]] = {
-            "core": {
-                "executor": os.environ.get(
-                    "KBROKER_TEST_EXECUTOR", "kbroker.airflow.KBrokerExecutor"
-                ),
-                "dags_folder": HERE / "dags",
-                "load_examples": False,
-                "dags_are_paused_at_creation": False,
-                "parallelism": PARALLELISM,
-                "fernet_key": "",
-                "simple_auth_manager_all_admins": True,
-                "simple_auth_manager_passwords_file": self.home / "passwords",
-                "execution_api_server_url": self._execution_api,
-            },
-            "database": {"sql_alchemy_conn": self.database},
-            "api": {
-                "base_url": f"http://127.0.0.1:{self.port}",
-                "secret_key": self._secret,
-            },
-            "api_auth": {"jwt_secret": self._secret},
-            "scheduler": {
-                "job_heartbeat_sec": 1,
-                "scheduler_heartbeat_sec": 1,
-                "scheduler_idle_sleep_time": 0.5,
-                "scheduler_health_check_threshold": HEALTH_THRESHOLD,
-                "orphaned_tasks_check_interval": ORPHANS_EVERY,
-                "trigger_timeout_check_interval": 2,
-            },
-            "triggerer": {"job_heartbeat_sec": 1},
-            "dag_processor": {
-                "parsing_processes": 1,
-                "min_file_process_interval": 3600,
-                "refresh_interval": 3600,
-            },
-            "logging": {"base_log_folder": self.task_logs},
-            "kbroker": {
-                "broker_url": self.redis_server.url,
-                "deployment": DEPLOYMENT,
-                "namespace": NAMESPACE,
-                "create_window": CREATE_WINDOW,
-                "relaunch_limit": 1,
-                "check_interval": 1,
-                # Tasks here do not notice by themselves: see _settings_of_pods.
-                "stop_grace": 2,
-                "executor_lease": config.core.executor_lease,
-                "reconcile_interval": config.core.reconcile_interval,
-            },
-        }
-        return {"AIRFLOW_HOME": str(self.home), **_as_env(values)}
+        return {**inherited(), **ours, **of_airflow(self)}
 
     @property
     def database(self) -> str:
@@ -217,39 +165,12 @@ class Site(Stack):
         # Writers wait for one another, as long as it takes on a busy machine.
         return f"sqlite:///{self.home}/airflow.db?timeout=60"
 
-    @property
-    def _execution_api(self) -> str:
-        return f"http://127.0.0.1:{self.port}/execution/"
-
-    @property
-    def _settings_of_pods(self) -> dict[str, str]:
-        """What a task needs: no database, no secret; its token comes with the workload."""
-        values: dict[str, dict[str, Any]] = {
-            "core": {
-                "dags_folder": HERE / "dags",
-                "load_examples": False,
-                "execution_api_server_url": self._execution_api,
-            },
-            # So rarely that no task ends by itself because its state was changed from outside.
-            "workers": {"min_heartbeat_interval": 60},
-            "logging": {"base_log_folder": self.task_logs},
-        }
-        return {"AIRFLOW_HOME": str(self.pod_home), **_as_env(values)}
-
-    def _write_pod_template(self) -> None:
+    def _write_pod_templates(self) -> None:
         template = yaml.safe_load((HERE / "pod_template.yaml").read_text())
-        container = template["spec"]["containers"][0]
-        # `python` is the interpreter that runs these tests.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
-        values = {
-            "PATH": path,
-            "LEDGER": str(self.ledger_path),
-            "GATES": str(self.gates),
-            **self._settings_of_pods,
-        }
-        container["env"] += [{"name": name, "value": value} for name, value in values.items()]
-        (self.folder / "pod_template.yaml").write_text(yaml.safe_dump(template))
-        container["env"].append({"name": "FORM", "value": "template"})
+        env = template["spec"]["containers"][0]["env"]
+        env += [{"name": name, "value": value} for name, value in of_pods(self).items()]
+        self.template.write_text(yaml.safe_dump(template))
+        env.append({"name": "FORM", "value": "template"})
         self.other_template.write_text(yaml.safe_dump(template))
 
     def logs(self) -> str:
@@ -329,23 +250,10 @@ class Site(Stack):
         (self.gates / name).touch()
 
 
-def _as_env(values: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Settings as Airflow reads them from the environment."""
-    return {
-        f"AIRFLOW__{section.upper()}__{name.upper()}": str(value)
-        for section, options in values.items()
-        for name, value in options.items()
-    }
-
-
-def _inherited() -> dict[str, str]:
-    """The environment without what would change the configuration of what is tested."""
-    ours = ("AIRFLOW", "KBROKER__", "KUBECONFIG")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-
-
 def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody listens on, and that no client gets: those have ports above 32767."""
+    while True:
+        port = random.randrange(20_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -6,7 +6,8 @@ import os
 import time
 
 from tests.airflow.api import Run
-from tests.airflow.site import CREATE_WINDOW, Site
+from tests.airflow.settings import CREATE_WINDOW
+from tests.airflow.site import Site
 
 STOPPED_WITHIN = 10.0
 
