@@ -19,7 +19,8 @@ from typing import Any
 from kbroker.departures import Departures
 from kbroker.errors import BrokerUnavailableError, LeaseLostError
 from kbroker.event import Outcome, PodEvent
-from kbroker.event_buffer import QUEUED, RUNNING, EventBuffer, State
+from kbroker.event_buffer import QUEUED, EventBuffer, State
+from kbroker.event_intake import EventIntake, Observe
 from kbroker.kube_config import KubeConfig
 from kbroker.kube_scheduler import AirflowKubernetesScheduler, Job
 from kbroker.launch_registry import LaunchRegistry
@@ -29,29 +30,15 @@ from kbroker.message import LaunchMessage, LaunchRequest
 from kbroker.publish_queue import PublishQueue
 from kbroker.reconciliation import Reconciliation
 from kbroker.redis_steps import RETRY_AFTER, RedisSteps
-from kbroker.renewal import Renew, renewed
+from kbroker.renewal import Renew
 from kbroker.result_stream import Result
 from kbroker.secret_requests import SecretRequests
 from kbroker.task import TaskKey
-from kbroker.task_state import (
-    DONE,
-    IGNORE,
-    NOTE,
-    PUBLISHED,
-    RELAUNCH,
-    RENEW,
-    SUCCEED,
-    Phase,
-    Step,
-    next_step,
-)
+from kbroker.task_state import PUBLISHED, Phase
 from kbroker.tracked import Tracked, track
 from kbroker.unclaimed import Unclaimed
 
 log = logging.getLogger(__name__)
-
-# Takes an event, and what follows from it.
-Observe = Callable[[PodEvent, Step], None]
 
 
 class KubernetesExecutor:
@@ -90,17 +77,15 @@ class KubernetesExecutor:
             f"{socket.gethostname()}-{secrets.token_hex(3)}"
         )
         self.parallelism = self.config.core.parallelism
-        self._renew = renew
-        self._observe = observe
         self._clock = clock
         self._monotonic = monotonic
-        self._results: SimpleQueue[Result] = SimpleQueue()
+        results: SimpleQueue[Result] = SimpleQueue()
         self._launches = LaunchRegistry()
         self._ready = PublishQueue()
         self._lease_due = 0.0
         self.scheduler = AirflowKubernetesScheduler(
             self.config,
-            self._results,
+            results,
             self.executor_id,
             own_tasks=self._launches.keys,
             own_launch=self._launches.named,
@@ -111,6 +96,18 @@ class KubernetesExecutor:
         self._departures = Departures(self.scheduler, monotonic)
         self._told = EventBuffer(self._departures.over)
         self._unclaimed = Unclaimed(self.scheduler, monotonic)
+        self._intake = EventIntake(
+            self.scheduler,
+            results,
+            self._launches,
+            self._ready,
+            self._told,
+            self._departures,
+            self._unclaimed,
+            renew=renew,
+            observe=observe,
+            clock=clock,
+        )
         self._reconciliation = Reconciliation(
             self, self.scheduler, self._launches, self._departures, monotonic
         )
@@ -336,7 +333,7 @@ class KubernetesExecutor:
         return (
             self._keep_lease,
             self._finish,
-            self._take_results,
+            self._intake.turn,
             self._reconciliation.turn,
             self._unclaimed.turn,
         )
@@ -411,82 +408,11 @@ class KubernetesExecutor:
         tracked.phase = Phase.BUFFERED
         self._ready.add(tracked)
 
-    # Taking in events.
-
-    def _take_results(self) -> None:
-        self.scheduler.sync()
-        while not self._results.empty():
-            result = self._results.get()
-            if result.event is None:
-                log.error("%s", result.problem, extra={"action": "unreadable-result"})
-                self.scheduler.discard([result.entry])
-            else:
-                self._take_result(result, result.event)
-
-    def _take_result(self, result: Result, event: PodEvent) -> None:
-        tracked = self._launches.get(event.launch)
-        if tracked is None:
-            # Whoever adopts the launch will want its final event gone with it.
-            self._unclaimed.add(event.launch, result.entry)
-            return
-        self.take(tracked, event)
-        if tracked.phase is DONE and event.final:
-            tracked.entries.append(result.entry)
-        else:
-            self.scheduler.discard([result.entry])
+    # Events.
 
     def take(self, tracked: Tracked, event: PodEvent) -> None:
         """Apply one event of a launch, as the state machine says."""
-        step = next_step(
-            tracked.view(
-                self.config.core.relaunch_limit, self._clock(), renews=self._renew is not None
-            ),
-            event,
-        )
-        if step is IGNORE:
-            return
-        if self._observe is not None and tracked.newest:
-            self._observe(event, step)
-        self._ready.discard(tracked)
-        runs = tracked.note(event)
-        if step is NOTE:
-            if runs and tracked.newest:
-                self._change_state(tracked.key, RUNNING, tracked.launch_id)
-        elif step is RELAUNCH or step is RENEW:
-            self._launch_again(tracked, event, step)
-        else:
-            tracked.succeeded = step is SUCCEED
-            self._done(tracked)
-
-    def _launch_again(self, tracked: Tracked, event: PodEvent, step: Step) -> None:
-        """The next attempt, or the same one once more; with a newer command if there is one."""
-        log.info(
-            "%s: attempt %d did not start (%s); publishing it again",
-            tracked.key,
-            event.attempt.number,
-            event.cause,
-            extra={"action": step.value},
-        )
-        renewal = None if self._renew is None else self._renew(tracked.launch)
-        if step is RELAUNCH:
-            tracked.become(event.attempt.number + 1)
-        elif renewal is None:
-            tracked.succeeded = False
-            self._done(tracked)
-            return
-        else:
-            # It has waited for longer than all that are queued; at their end it might never
-            # get its turn before it expires again.
-            tracked.priority = self.config.broker.priorities[0]
-        if renewal is not None:
-            tracked.renew(renewed(tracked.message, renewal, tracked.deadline))
-        self._ready.add(tracked)
-
-    def _done(self, tracked: Tracked) -> None:
-        if not tracked.newest:
-            self._departures.over(tracked)
-            return
-        self._told.put_end(tracked, tracked.outcome(self._clock()))
+        self._intake.take(tracked, event)
 
     def _change_state(self, key: TaskKey, state: str, info: str | Outcome) -> None:
         """Put a state into the event buffer; a final one frees the task's slot."""

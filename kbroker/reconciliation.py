@@ -186,25 +186,18 @@ class Reconciliation:
 
 def _nothing_left(tracked: Tracked) -> PodEvent:
     """The failure of a launch that had started, and of which neither record nor pod is left."""
-    cluster, namespace = tracked.place
-    return PodEvent(
-        attempt=tracked.attempt,
-        cluster=cluster,
-        namespace=namespace,
-        pod="",
-        state=PodState.FAILED,
-        started=Started.YES,
-        cause=Cause.VANISHED,
-        message="its pod is gone and nobody saw how it ended; it had started",
-    )
+    why = "its pod is gone and nobody saw how it ended; it had started"
+    return _failed(tracked, Started.YES, Cause.VANISHED, why)
 
 
 def _dead(tracked: Tracked, last: PodEvent | None) -> PodEvent:
-    reason = last.message if last is not None else None
-    if last is not None:
-        return last.changed(
-            state=PodState.FAILED, started=Started.NEVER, cause=Cause.DEAD, message=reason
-        )
+    if last is None:
+        why = "its message could not be processed; see the dead stream"
+        return _failed(tracked, Started.NEVER, Cause.DEAD, why)
+    return last.changed(state=PodState.FAILED, started=Started.NEVER, cause=Cause.DEAD)
+
+
+def _failed(tracked: Tracked, started: Started, cause: Cause, message: str) -> PodEvent:
     cluster, namespace = tracked.place
     return PodEvent(
         attempt=tracked.attempt,
@@ -212,7 +205,7 @@ def _dead(tracked: Tracked, last: PodEvent | None) -> PodEvent:
         namespace=namespace,
         pod="",
         state=PodState.FAILED,
-        started=Started.NEVER,
-        cause=Cause.DEAD,
-        message="its message could not be processed; see the dead stream",
+        started=started,
+        cause=cause,
+        message=message,
     )

@@ -10,7 +10,8 @@ import orjson
 
 from kbroker import naming
 from kbroker.event import Cause, PodEvent, PodState, Started
-from kbroker.executor import KubernetesExecutor, Observe
+from kbroker.event_intake import Observe
+from kbroker.executor import KubernetesExecutor
 from kbroker.keys import RedisKeys
 from kbroker.kube_config import KubeConfig
 from kbroker.launch_reply import Granted
