@@ -42,9 +42,8 @@ class EventBuffer:
             self.running.discard(key)
         self.states[key] = (state, info)
 
-    def put_end(self, tracked: Tracked, outcome: Outcome) -> None:
-        """Tell how a launch ended; its pod stays until that was handed out."""
-        self.put(tracked.key, SUCCESS if tracked.succeeded else FAILED, outcome)
+    def keep(self, tracked: Tracked) -> None:
+        """Its end was put: its pod stays until that was handed out."""
         self._undelivered[tracked.key] = tracked
 
     def hand_out(self, dag_ids: Collection[str] | None, *, keep_pods: bool) -> dict[TaskKey, State]:

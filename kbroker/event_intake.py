@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 from kbroker.departures import Departures
-from kbroker.event import PodEvent
-from kbroker.event_buffer import RUNNING, EventBuffer
+from kbroker.event import Outcome, PodEvent
+from kbroker.event_buffer import FAILED, RUNNING, SUCCESS, EventBuffer
 from kbroker.kube_scheduler import AirflowKubernetesScheduler
 from kbroker.launch_registry import LaunchRegistry
 from kbroker.publish_queue import PublishQueue
 from kbroker.renewal import Renew, renewed
 from kbroker.result_stream import Result
+from kbroker.task import TaskKey
 from kbroker.task_state import DONE, IGNORE, NOTE, RELAUNCH, RENEW, SUCCEED, Step, next_step
 from kbroker.tracked import Tracked
 from kbroker.unclaimed import Unclaimed
@@ -22,6 +24,19 @@ log = logging.getLogger(__name__)
 
 # Takes an event, and what follows from it.
 Observe = Callable[[PodEvent, Step], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a scheduler wants to be asked, and to be told.
+
+    Attributes:
+        renew: gives newer commands; None where there are none.
+        observe: told every event that is news of a key's newest launch, before what follows.
+    """
+
+    renew: Renew | None = None
+    observe: Observe | None = None
 
 
 class EventIntake:
@@ -33,10 +48,10 @@ class EventIntake:
         launches: the executor's.
         ready: those that wait to be published.
         told: what the executor's user is told.
+        change_state: puts a state there.
         departures: what is over.
         unclaimed: entries of launches that nobody tracks.
-        renew: gives newer commands; None where there are none.
-        observe: told every event that is news of a key's newest launch, before what follows.
+        hooks: the scheduler's.
         clock: seconds since the epoch.
     """
 
@@ -50,8 +65,8 @@ class EventIntake:
         departures: Departures,
         unclaimed: Unclaimed,
         *,
-        renew: Renew | None,
-        observe: Observe | None,
+        change_state: Callable[[TaskKey, str, str | Outcome], None],
+        hooks: Hooks,
         clock: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
@@ -61,8 +76,9 @@ class EventIntake:
         self._told = told
         self._departures = departures
         self._unclaimed = unclaimed
-        self._renew = renew
-        self._observe = observe
+        self._change_state = change_state
+        self._renew = hooks.renew
+        self._observe = hooks.observe
         self._clock = clock
 
     def turn(self) -> None:
@@ -110,7 +126,7 @@ class EventIntake:
         runs = tracked.note(event)
         if step is NOTE:
             if runs and tracked.newest:
-                self._told.put(tracked.key, RUNNING, tracked.launch_id)
+                self._change_state(tracked.key, RUNNING, tracked.launch_id)
         elif step is RELAUNCH or step is RENEW:
             self._launch_again(tracked, event, step)
         else:
@@ -145,4 +161,6 @@ class EventIntake:
         if not tracked.newest:
             self._departures.over(tracked)
             return
-        self._told.put_end(tracked, tracked.outcome(self._clock()))
+        state = SUCCESS if tracked.succeeded else FAILED
+        self._change_state(tracked.key, state, tracked.outcome(self._clock()))
+        self._told.keep(tracked)

@@ -20,7 +20,7 @@ from kbroker.departures import Departures
 from kbroker.errors import BrokerUnavailableError, LeaseLostError
 from kbroker.event import Outcome, PodEvent
 from kbroker.event_buffer import QUEUED, EventBuffer, State
-from kbroker.event_intake import EventIntake, Observe
+from kbroker.event_intake import EventIntake, Hooks, Observe
 from kbroker.kube_config import KubeConfig
 from kbroker.kube_scheduler import AirflowKubernetesScheduler, Job
 from kbroker.launch_registry import LaunchRegistry
@@ -104,8 +104,8 @@ class KubernetesExecutor:
             self._told,
             self._departures,
             self._unclaimed,
-            renew=renew,
-            observe=observe,
+            change_state=self._change_state,
+            hooks=Hooks(renew, observe),
             clock=clock,
         )
         self._reconciliation = Reconciliation(

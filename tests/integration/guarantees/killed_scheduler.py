@@ -57,11 +57,14 @@ class DyingExecutor(KubernetesExecutor):
             return replies
 
         self.scheduler.finish = finish_and_die  # type: ignore[method-assign]
+        take = self._intake.take
 
-    def _take_result(self, result: Any, event: Any) -> None:
-        if event.final and self._step == "read":
-            die()
-        super()._take_result(result, event)
+        def die_or_take(tracked: Any, event: Any) -> None:
+            if event.final and step == "read":
+                die()
+            take(tracked, event)
+
+        self._intake.take = die_or_take  # type: ignore[method-assign]
 
     def _change_state(self, key: TaskKey, state: str, info: Any) -> None:
         super()._change_state(key, state, info)

@@ -91,7 +91,7 @@ class Lost(Run):
 
     def _tell(self, told: str, taken: str) -> None:
         """The executor reads all that was said; the end of one is taken."""
-        self.executor._take_results()
+        self.executor._intake.turn()
         assert {self.key(self.at(point)) for point in (told, taken)} <= set(
             self.executor.event_buffer
         )
