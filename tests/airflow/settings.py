@@ -45,8 +45,8 @@ def of_pods(site: Site) -> dict[str, str]:
     """What a task needs: no database, no secret; its token comes with the workload."""
     sections: Sections = {
         "core": _of_all(site),
-        # So rarely that no task ends by itself because its state was changed from outside.
-        "workers": {"min_heartbeat_interval": 60},
+        # A supervisor may miss that its task has ended, until it is time for a heartbeat.
+        "workers": {"min_heartbeat_interval": 2},
         "logging": {"base_log_folder": site.task_logs},
     }
     return {
@@ -108,7 +108,7 @@ def _kbroker(site: Site) -> dict[str, Any]:
         "create_window": CREATE_WINDOW,
         "relaunch_limit": 1,
         "check_interval": 1,
-        # Tasks here do not notice by themselves: see of_pods.
+        # See dags/deaf.py.
         "stop_grace": 2,
         "executor_lease": core.executor_lease,
         "reconcile_interval": core.reconcile_interval,

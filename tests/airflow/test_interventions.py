@@ -14,7 +14,7 @@ STOPPED_WITHIN = 10.0
 
 def running(site: Site, name: str) -> tuple[Run, int, str]:
     """A run whose task runs, the process id of that, and its pod's name."""
-    run = site.gated(name)
+    run = site.gated(name, dag="deaf")
     site.until("it runs", lambda: site.has_started(run))
     [start] = site.ledger.of(*run.key)
     return run, start.pid, start.host
