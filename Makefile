@@ -49,7 +49,7 @@ test-airflow: $(AIRFLOW_VENV)/.airflow ## Run tasks with a real Airflow
 	$(AIRFLOW_BIN)/python -m pytest -q -c tests/airflow/pytest.ini tests/airflow
 
 test-airflow-ha: $(AIRFLOW_VENV)/.airflow ## The same with two schedulers; needs a PostgreSQL server
-	$(AIRFLOW_BIN)/python -m pip install --quiet --disable-pip-version-check psycopg2-binary
+	$(AIRFLOW_BIN)/python -m pip install --quiet --disable-pip-version-check psycopg2-binary asyncpg
 	$(AIRFLOW_BIN)/python -m pytest -q -c tests/airflow/pytest.ini tests/airflow_ha
 
 conformance: $(VENV)/.dev ## Prove what kbroker needs of a cluster: the local one, or KUBECONFIG=/path
