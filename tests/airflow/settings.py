@@ -109,7 +109,7 @@ def _kbroker(site: Site) -> dict[str, Any]:
         "relaunch_limit": 1,
         "check_interval": 1,
         # See dags/deaf.py.
-        "stop_grace": 2,
+        "stop_grace": 1,
         "executor_lease": core.executor_lease,
         "reconcile_interval": core.reconcile_interval,
     }
