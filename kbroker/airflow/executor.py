@@ -73,10 +73,9 @@ class KBrokerExecutor(BaseExecutor):  # type: ignore[misc] # Airflow is untyped 
             return value
 
         # No two schedulers have the same job, and no two teams the same name.
-        parts = (get("deployment") or "kbroker", self.job_id, self.team_name)
-        return AirflowOptions.read(
-            get, executor_id="-".join(str(part) for part in parts if part is not None)
-        )
+        parts = (AirflowOptions.read(get).config.core.deployment, self.job_id, self.team_name)
+        name = "-".join(str(part) for part in parts if part is not None)
+        return AirflowOptions.read(get, executor_id=name)
 
     # Life.
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tests.airflow.site import Site
 
 HERE = Path(__file__).parent
+EXECUTOR = "kbroker.airflow.KBrokerExecutor"
 NAMESPACE = "default"
 DEPLOYMENT = "test-airflow"
 
@@ -71,7 +72,7 @@ def _of_all(site: Site) -> dict[str, Any]:
 def _airflow(site: Site) -> Sections:
     return {
         "core": {
-            "executor": "kbroker.airflow.KBrokerExecutor",
+            "executor": ",".join(filter(None, (EXECUTOR, site.other_executor))),
             "dags_are_paused_at_creation": False,
             "parallelism": PARALLELISM,
             "fernet_key": "",

@@ -49,6 +49,9 @@ class Site(Stack):
         folder: everything is written below it.
     """
 
+    # After kbroker's in the list; "" for none.
+    other_executor = ""
+
     scheduler: Process
     api_server: Process
     dag_processor: Process
@@ -156,7 +159,11 @@ class Site(Stack):
     @property
     def environment(self) -> dict[str, str]:
         """The environment of Airflow's own processes."""
-        ours = {"PYTHONPATH": str(ROOT), "OTHER_TEMPLATE": str(self.other_template)}
+        ours = {
+            "PYTHONPATH": str(ROOT),
+            "OTHER_TEMPLATE": str(self.other_template),
+            "OTHER_EXECUTOR": self.other_executor,
+        }
         return {**inherited(), **ours, **of_airflow(self)}
 
     @property

@@ -15,12 +15,14 @@ TASKS = 6
 
 
 class SiteOfTwo(Site):
-    """With a database for several schedulers, and two of them.
+    """With a database for several schedulers, two of them, and two executors in each.
 
     Args:
         folder: everything is written below it.
         database: URL of the database.
     """
+
+    other_executor = "LocalExecutor"
 
     def __init__(self, folder: Path, database: str) -> None:
         super().__init__(folder)
@@ -92,3 +94,10 @@ def test_both_launch(site: SiteOfTwo) -> None:
         if len(seen) > 1:
             return
     raise AssertionError(f"one scheduler launched everything: {seen}")
+
+
+def test_each_executor_of_a_list_runs_its_own_tasks(site: SiteOfTwo) -> None:
+    run = site.api.trigger("places", "list")
+    site.until("the run is over", run.over, 120)
+    assert run.state() == "success"
+    assert (run.xcom("here"), run.xcom("elsewhere")) == ("True", "no pod")
