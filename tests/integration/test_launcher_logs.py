@@ -230,6 +230,11 @@ def test_a_flood_of_requests_keeps_no_launch_from_being_made(world: World, start
     until("they are reported", lambda: all(world.last(launch) for launch in launches))
 
 
+def pushes(world: World) -> int:
+    """How many requests, and answers, there have been."""
+    return int(world.redis.info("commandstats")["cmdstat_rpush"]["calls"])
+
+
 def test_a_killed_launchers_request_is_not_waited_for_and_the_next_one_answers(
     world: World, start: Start
 ) -> None:
@@ -238,8 +243,10 @@ def test_a_killed_launchers_request_is_not_waited_for_and_the_next_one_answers(
     world.fault({"hold_ms": 60_000}, verb="get", resource="pods")
     asked: list[TaskLog] = []
     asking = threading.Thread(target=lambda: asked.append(look(world, message)))
+    pushed = pushes(world)
     asking.start()
     stats = "get pods"
+    until("it is asked", lambda: pushes(world) > pushed)
     until("it is taken", lambda: not world.redis.exists(world.keys.log_queue("default")))
     first.kill()
     asking.join(10)
@@ -300,6 +307,7 @@ def test_a_launcher_that_may_not_says_what_it_lacks_and_works(
     message = world.message("limited", (*SH, command))
     world.launch(message)
     until("it has started", lambda: world.phase(message) in ("Running", "Failed"))
+    until("its launcher has said so", lambda: world.last(message))
     notes = look(world, message).notes
     assert any(said.startswith(note) for said in notes), notes
     assert any(f"to {verb} {resource} in namespace" in said for said in notes)
