@@ -83,6 +83,7 @@ class LogService:
                 try:
                     data = await self._next()
                 except BaseException:
+                    # Cancelled, too: a hand that is not given back is missing for ever.
                     self._hands.release()
                     raise
                 if data is None:

@@ -79,7 +79,7 @@ def _bound(task_instance: Any) -> Any:
     """The id as the column's type: text before Airflow 3.2."""
     try:
         kind = TaskInstance.id.type.python_type
-    except NotImplementedError:
+    except NotImplementedError:  # SQLAlchemy's word for a type that names no Python type
         kind = str
     return task_instance if isinstance(task_instance, kind) else kind(str(task_instance))
 
